@@ -1,0 +1,29 @@
+"""The `kaoken` dialect: transformer ops on tensors, each with a numpy meaning."""
+
+from xdsl.ir import Dialect
+
+from kaoken.dialect.attributes import (
+    ActivationAttr,
+    ApproximationAttr,
+    FunctionAttr,
+    NormAttr,
+    ReductionAttr,
+    ScheduleAttr,
+    ShapeAttr,
+)
+from kaoken.dialect.nn import NN_OPS
+from kaoken.dialect.tensor import TENSOR_OPS
+
+Kaoken = Dialect(
+    "kaoken",
+    [*NN_OPS, *TENSOR_OPS],
+    [
+        ActivationAttr,
+        ApproximationAttr,
+        FunctionAttr,
+        NormAttr,
+        ReductionAttr,
+        ScheduleAttr,
+        ShapeAttr,
+    ],
+)

@@ -1,0 +1,462 @@
+"""The `kaoken` ops that transformers are made of: weights, linear layers, attention, norms, heads."""
+
+from __future__ import annotations
+
+from xdsl.dialects.builtin import (
+    BoolAttr,
+    FloatAttr,
+    IntegerAttr,
+    IntegerType,
+    StringAttr,
+    f64,
+    i1,
+    i64,
+)
+from xdsl.ir import Attribute, SSAValue
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    ParsePropInAttrDict,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from kaoken.dialect.attributes import (
+    Activation,
+    ActivationAttr,
+    Approximation,
+    ApproximationAttr,
+    Norm,
+    NormAttr,
+    ScheduleAttr,
+    Shape,
+)
+from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, type_shape, unify
+from kaoken.dialect.dims import Dim
+
+
+@irdl_op_definition
+class WeightOp(KaokenOp):
+    """A tensor of the weight store, by name; its bytes never enter the IR."""
+
+    name = "kaoken.weight"
+
+    key = prop_def(StringAttr)
+
+    assembly_format = "$key attr-dict `:` type($result)"
+
+    def __init__(self, key: str, type_: Attribute):
+        super().__init__(properties={"key": StringAttr(key)}, result_types=[type_])
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        shape = type_shape(tensor_type(self.result))
+        if any(dim.constant is None for dim in shape):
+            raise VerifyException("a weight's sizes are all known")
+        return shape
+
+    def infer_element_type(self) -> Attribute:
+        return tensor_type(self.result).element_type
+
+
+@irdl_op_definition
+class LinearOp(KaokenOp):
+    """`norm(activation(input @ weight.T + bias) + residual)` over the last dimension.
+
+    weight is [N, K] as PyTorch stores it, or packed by `bake` into panels [ceil(N/R), K, R]
+    padded with zeros, where R is the schedule's panel width. N is the bias's size, or where
+    there is none the result's last size.
+    """
+
+    name = "kaoken.linear"
+
+    input = operand_def(AnyTensor)
+    weight = operand_def(AnyTensor)
+    bias = opt_operand_def(AnyTensor)
+    residual = opt_operand_def(AnyTensor)
+    norm_weight = opt_operand_def(AnyTensor)
+    norm_bias = opt_operand_def(AnyTensor)
+
+    activation = prop_def(ActivationAttr, default_value=ActivationAttr(Activation.NONE))
+    norm = prop_def(NormAttr, default_value=NormAttr(Norm.NONE))
+    eps = opt_prop_def(FloatAttr)
+    out_features = opt_prop_def(IntegerAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+
+    assembly_format = (
+        "$input `,` $weight (`bias` $bias^ `:` type($bias))? "
+        "(`residual` $residual^ `:` type($residual))? "
+        "(`norm_weight` $norm_weight^ `:` type($norm_weight))? "
+        "(`norm_bias` $norm_bias^ `:` type($norm_bias))? "
+        "attr-dict `:` type($input) `,` type($weight) `->` type($result)"
+    )
+
+    @property
+    def is_packed(self) -> bool:
+        return tensor_type(self.weight).get_num_dims() == 3
+
+    @property
+    def n(self) -> int:
+        """How many outputs a row has."""
+        return tensor_type(self.result).get_shape()[-1]
+
+    @property
+    def k(self) -> int:
+        """How many inputs a row has."""
+        return tensor_type(self.weight).get_shape()[1]
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        x, w = operands[0], operands[1]
+        if not x:
+            raise VerifyException("input needs at least one dimension")
+        if len(w) not in (2, 3):
+            raise VerifyException("weight is [N, K], or [N/R, K, R] when packed")
+        unify(x[-1], w[1], "input's last size and weight's K")
+        n = self._outputs(w)
+        result = (*x[:-1], n)
+        rest = list(operands[2:])
+        if self.bias is not None:
+            _expect_vector(rest.pop(0), n, "bias")
+        if self.residual is not None:
+            _expect_shape(rest.pop(0), result, "residual")
+        for vector, what in ((self.norm_weight, "norm_weight"), (self.norm_bias, "norm_bias")):
+            if vector is not None:
+                _expect_vector(rest.pop(0), n, what)
+        self._verify_norm()
+        return result
+
+    def _outputs(self, w: Shape) -> Dim:
+        if self.out_features is None:
+            if len(w) == 3:
+                return w[0] * w[2]
+            return w[0]
+        n = Dim.of(self.out_features.value.data)
+        if len(w) == 2:
+            return unify(w[0], n, "weight's N and out_features")
+        panels, width = w[0].constant or 0, w[2].constant or 1
+        if panels != -(-(n.constant or 0) // width):
+            raise VerifyException(f"{n} outputs do not fill {panels} panels of {width}")
+        return n
+
+    def _verify_norm(self) -> None:
+        norm = self.norm.data
+        if norm is not Norm.NONE and (self.eps is None or self.norm_weight is None):
+            raise VerifyException(f"a {norm} epilogue needs eps and norm_weight")
+        if norm is Norm.NONE and self.norm_weight is not None:
+            raise VerifyException("norm_weight without a norm")
+
+
+@irdl_op_definition
+class MatmulOp(KaokenOp):
+    """Batched matrix product with numpy broadcasting of the leading dimensions.
+
+    lhs is [..., M, K]; rhs is [..., K, N], or [..., N, K] with `transpose_rhs`.
+    """
+
+    name = "kaoken.matmul"
+
+    lhs = operand_def(AnyTensor)
+    rhs = operand_def(AnyTensor)
+    transpose_rhs = prop_def(BoolAttr, default_value=BoolAttr.from_bool(False))
+    schedule = opt_prop_def(ScheduleAttr)
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$lhs `,` $rhs attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)"
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        a, b = operands
+        if len(a) < 2 or len(b) < 2:
+            raise VerifyException("both operands need two dimensions or more")
+        k, n = (b[-1], b[-2]) if self.transpose_rhs.value.data else (b[-2], b[-1])
+        unify(a[-1], k, "K of lhs and rhs")
+        return (*broadcast_shapes(a[:-2], b[:-2]), a[-2], n)
+
+
+@irdl_op_definition
+class AttentionOp(KaokenOp):
+    """`softmax(scale * q @ k.T + mask) @ v` for each head.
+
+    q is [B, S, H*D], k [B, T, G*D], v [B, T, G*E]: a head's numbers lie side by side in a row,
+    and each of the G key heads serves H/G query heads. The result is [B, S, H*E]. mask broadcasts
+    to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to the scores.
+    With `causal`, query i sees keys 0 .. i + T - S. A row whose keys are all hidden gives zeros.
+    """
+
+    name = "kaoken.attention"
+
+    query = operand_def(AnyTensor)
+    key = operand_def(AnyTensor)
+    value = operand_def(AnyTensor)
+    mask = opt_operand_def(AnyTensor)
+
+    num_heads = prop_def(IntegerAttr)
+    num_kv_heads = opt_prop_def(IntegerAttr)
+    scale = prop_def(FloatAttr)
+    causal = prop_def(BoolAttr, default_value=BoolAttr.from_bool(False))
+    schedule = opt_prop_def(ScheduleAttr)
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$query `,` $key `,` $value (`mask` $mask^ `:` type($mask))? attr-dict "
+        "`:` type($query) `,` type($key) `,` type($value) `->` type($result)"
+    )
+
+    @property
+    def heads(self) -> int:
+        return self.num_heads.value.data
+
+    @property
+    def kv_heads(self) -> int:
+        """How many key and value heads there are; by default as many as query heads."""
+        return self.heads if self.num_kv_heads is None else self.num_kv_heads.value.data
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        q, k, v = operands[:3]
+        if not len(q) == len(k) == len(v) == 3:
+            raise VerifyException("query, key and value are [batch, tokens, heads * head size]")
+        if self.heads % self.kv_heads:
+            raise VerifyException(f"{self.kv_heads} key heads do not divide {self.heads} heads")
+        batch = unify(unify(q[0], k[0], "batch"), v[0], "batch")
+        unify(k[1], v[1], "tokens of key and value")
+        head_size = _head_size(q[2], self.heads, "query")
+        if head_size != _head_size(k[2], self.kv_heads, "key"):
+            raise VerifyException("query and key heads differ in size")
+        value_size = _head_size(v[2], self.kv_heads, "value")
+        if self.mask is not None:
+            full = (batch, Dim.of(self.heads), q[1], k[1])
+            _expect_shape(broadcast_shapes(operands[3], full), full, "mask")
+        return (batch, q[1], Dim.of(self.heads * value_size))
+
+
+class RowNormOp(KaokenOp):
+    """A normalisation of the last dimension; the shape stays."""
+
+    input = operand_def(AnyTensor)
+    weight = operand_def(AnyTensor)
+    eps = prop_def(FloatAttr)
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        x, *vectors = operands
+        if not x:
+            raise VerifyException("input needs at least one dimension")
+        for vector in vectors:
+            _expect_vector(vector, x[-1], "weight and bias")
+        return x
+
+
+@irdl_op_definition
+class LayerNormOp(RowNormOp):
+    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (Ba et al., 2016)."""
+
+    name = "kaoken.layer_norm"
+
+    bias = opt_operand_def(AnyTensor)
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$input `,` $weight (`bias` $bias^ `:` type($bias))? attr-dict "
+        "`:` type($input) `,` type($weight) `->` type($result)"
+    )
+
+
+@irdl_op_definition
+class RmsNormOp(RowNormOp):
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension (Zhang and Sennrich, 2019)."""
+
+    name = "kaoken.rms_norm"
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$input `,` $weight attr-dict `:` type($input) `,` type($weight) `->` type($result)"
+    )
+
+
+class ActivationOp(KaokenOp):
+    """A function of each element alone."""
+
+    input = operand_def(AnyTensor)
+
+    assembly_format = "$input attr-dict `:` type($input) `->` type($result)"
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        return operands[0]
+
+
+@irdl_op_definition
+class GeluOp(ActivationOp):
+    """`x * Phi(x)`: exact by erf, or the tanh approximation (Hendrycks and Gimpel, 2016)."""
+
+    name = "kaoken.gelu"
+
+    approximate = prop_def(
+        ApproximationAttr, default_value=ApproximationAttr(Approximation.NONE)
+    )
+
+    irdl_options = (ParsePropInAttrDict(),)
+
+
+@irdl_op_definition
+class ReluOp(ActivationOp):
+    """`max(x, 0)`."""
+
+    name = "kaoken.relu"
+
+
+@irdl_op_definition
+class SiluOp(ActivationOp):
+    """`x * sigmoid(x)`."""
+
+    name = "kaoken.silu"
+
+
+@irdl_op_definition
+class TanhOp(ActivationOp):
+    """`tanh(x)`."""
+
+    name = "kaoken.tanh"
+
+
+@irdl_op_definition
+class SigmoidOp(ActivationOp):
+    """`1 / (1 + exp(-x))`."""
+
+    name = "kaoken.sigmoid"
+
+
+@irdl_op_definition
+class SoftmaxOp(ActivationOp):
+    """`exp(x - max) / sum(exp(x - max))` over the last dimension."""
+
+    name = "kaoken.softmax"
+
+
+@irdl_op_definition
+class EmbeddingOp(KaokenOp):
+    """Rows of `table` [V, H] chosen by `indices`; an index outside 0..V-1 is an error at run time."""
+
+    name = "kaoken.embedding"
+
+    table = operand_def(AnyTensor)
+    indices = operand_def(AnyTensor)
+
+    assembly_format = (
+        "$table `,` $indices attr-dict `:` type($table) `,` type($indices) `->` type($result)"
+    )
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        table, indices = operands
+        if len(table) != 2:
+            raise VerifyException("table is [rows, columns]")
+        expect_integers(self.indices, "indices")
+        return (*indices, table[1])
+
+
+@irdl_op_definition
+class MeanPoolOp(KaokenOp):
+    """The mean over tokens of the rows that `mask` [B, S] keeps: [B, S, H] to [B, H].
+
+    Sentence encoders end so; a sequence without a kept row gives zeros.
+    """
+
+    name = "kaoken.mean_pool"
+
+    input = operand_def(AnyTensor)
+    mask = operand_def(AnyTensor)
+
+    assembly_format = (
+        "$input `,` $mask attr-dict `:` type($input) `,` type($mask) `->` type($result)"
+    )
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        x, mask = operands
+        if len(x) != 3:
+            raise VerifyException("input is [batch, tokens, features]")
+        _expect_shape(mask, x[:2], "mask")
+        return (x[0], x[2])
+
+
+@irdl_op_definition
+class NormalizeOp(KaokenOp):
+    """`x / max(|x|, eps)`, the Euclidean length over the last dimension."""
+
+    name = "kaoken.normalize"
+
+    input = operand_def(AnyTensor)
+    eps = prop_def(FloatAttr, default_value=FloatAttr(1e-12, f64))
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$input attr-dict `:` type($input) `->` type($result)"
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        if not operands[0]:
+            raise VerifyException("input needs at least one dimension")
+        return operands[0]
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """numpy's broadcast of shapes. Raises VerifyException when two known sizes clash."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    one = Dim.of(1)
+    result = [one] * rank
+    for shape in shapes:
+        for i, dim in enumerate(shape, start=rank - len(shape)):
+            if dim == one:
+                continue
+            result[i] = dim if result[i] == one else unify(result[i], dim, "broadcast")
+    return tuple(result)
+
+
+def expect_integers(value: SSAValue, what: str) -> None:
+    """Raise VerifyException unless the tensor holds integers."""
+    element = tensor_type(value).element_type
+    if not isinstance(element, IntegerType) or element == i1:
+        raise VerifyException(f"{what} must be integers, not {element}")
+
+
+def float_attr(value: float) -> FloatAttr:
+    """A scalar parameter such as eps or scale, kept in double precision."""
+    return FloatAttr(value, f64)
+
+
+def int_attr(value: int) -> IntegerAttr:
+    return IntegerAttr(value, i64)
+
+
+def _head_size(width: Dim, heads: int, what: str) -> int:
+    if (n := width.constant) is None or n % heads:
+        raise VerifyException(f"{what}'s row of {width} does not split into {heads} heads")
+    return n // heads
+
+
+def _expect_vector(shape: Shape, size: Dim, what: str) -> None:
+    _expect_shape(shape, (size,), what)
+
+
+def _expect_shape(shape: Shape, wanted: Shape, what: str) -> None:
+    if len(shape) != len(wanted):
+        raise VerifyException(f"{what} has {len(shape)} dimensions, not {len(wanted)}")
+    for a, b in zip(shape, wanted, strict=True):
+        unify(a, b, what)
+
+
+NN_OPS = [
+    WeightOp,
+    LinearOp,
+    MatmulOp,
+    AttentionOp,
+    LayerNormOp,
+    RmsNormOp,
+    GeluOp,
+    ReluOp,
+    SiluOp,
+    TanhOp,
+    SigmoidOp,
+    SoftmaxOp,
+    EmbeddingOp,
+    MeanPoolOp,
+    NormalizeOp,
+]

@@ -1,0 +1,5 @@
+"""The error a user sees: one sentence that names the thing and the remedy."""
+
+
+class KaokenError(Exception):
+    """Something the user can mend. The command-line tools print it without a traceback."""
