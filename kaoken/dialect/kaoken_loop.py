@@ -1,0 +1,131 @@
+"""The `kaoken_loop` dialect: what loop nests need and upstream dialects do not say.
+
+Pointers into the weights file and the arena, and the thread team. Loops, memory accesses and
+arithmetic are upstream: affine, memref, vector, arith, math, scf, func. On `affine.for` the
+attribute `kaoken_loop.name` names the loop for schedules, and `kaoken_loop.kind` says whether its
+iterations are `parallel` or a `reduction`, whose order the compiler may change.
+"""
+
+from __future__ import annotations
+
+from xdsl.dialects.builtin import IndexType, IntegerAttr, MemRefType, StringAttr, i64
+from xdsl.ir import Attribute, Dialect, ParametrizedAttribute, SSAValue, TypeAttribute
+from xdsl.irdl import (
+    IRDLOperation,
+    ParsePropInAttrDict,
+    base,
+    irdl_attr_definition,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.traits import Pure
+
+NAME = "kaoken_loop.name"
+KIND = "kaoken_loop.kind"
+PARALLEL = StringAttr("parallel")
+REDUCTION = StringAttr("reduction")
+
+AnyMemRef = base(MemRefType)
+
+
+@irdl_attr_definition
+class TeamType(ParametrizedAttribute, TypeAttribute):
+    """The threads that run a call together; each of them executes the whole program (SPMD)."""
+
+    name = "kaoken_loop.team"
+
+
+@irdl_op_definition
+class WeightOp(IRDLOperation):
+    """The place of a weight in the mapped weights file."""
+
+    name = "kaoken_loop.weight"
+
+    key = prop_def(StringAttr)
+    result = result_def(AnyMemRef)
+
+    traits = traits_def(Pure())
+    assembly_format = "$key attr-dict `:` type($result)"
+
+    def __init__(self, key: str, type_: Attribute):
+        super().__init__(properties={"key": StringAttr(key)}, result_types=[type_])
+
+
+@irdl_op_definition
+class ViewOp(IRDLOperation):
+    """The memory of `source`, from `offset` (plus `extra`) bytes on, under another type.
+
+    Row-major and contiguous on both sides: in C a cast of a pointer, which costs nothing.
+    """
+
+    name = "kaoken_loop.view"
+
+    source = operand_def(AnyMemRef)
+    extra = opt_operand_def(IndexType())
+    offset = prop_def(IntegerAttr, default_value=IntegerAttr(0, i64))
+    result = result_def(AnyMemRef)
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$source (`plus` $extra^)? attr-dict `:` type($source) `->` type($result)"
+    )
+
+    def __init__(
+        self, source: SSAValue, type_: Attribute, offset: int = 0, extra: SSAValue | None = None
+    ):
+        super().__init__(
+            operands=[source, extra],
+            properties={"offset": IntegerAttr(offset, i64)},
+            result_types=[type_],
+        )
+
+
+class TeamQueryOp(IRDLOperation):
+    """A number that the team knows."""
+
+    team = operand_def(TeamType())
+    result = result_def(IndexType())
+
+    traits = traits_def(Pure())
+    assembly_format = "$team attr-dict"
+
+    def __init__(self, team: SSAValue):
+        super().__init__(operands=[team], result_types=[IndexType()])
+
+
+@irdl_op_definition
+class ThreadIdOp(TeamQueryOp):
+    """Which member of the team runs this: 0 .. num_threads - 1."""
+
+    name = "kaoken_loop.thread_id"
+
+
+@irdl_op_definition
+class NumThreadsOp(TeamQueryOp):
+    """How many members the team has."""
+
+    name = "kaoken_loop.num_threads"
+
+
+@irdl_op_definition
+class BarrierOp(IRDLOperation):
+    """No member goes on before all have come here; what they wrote is then seen by all."""
+
+    name = "kaoken_loop.barrier"
+
+    team = operand_def(TeamType())
+
+    assembly_format = "$team attr-dict"
+
+    def __init__(self, team: SSAValue):
+        super().__init__(operands=[team])
+
+
+KaokenLoop = Dialect(
+    "kaoken_loop", [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp], [TeamType]
+)
