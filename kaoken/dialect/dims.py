@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-DYNAMIC = -1
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+
+DYNAMIC = DYNAMIC_INDEX
 """What builtin tensor and memref types store for `?`."""
 
 Monomial = tuple[str, ...]
