@@ -1,0 +1,400 @@
+/* See kaoken_runtime.h. Portable C11 on POSIX; built for the baseline of its architecture, so that
+ * nothing here can be an instruction that the CPU lacks before the CPU has been checked. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+#include "kaoken_runtime.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__APPLE__) && !defined(MAP_ANONYMOUS)
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+
+enum {
+    HEADER_BYTES = 4096,
+    DIGEST_DIGITS = 64,
+    HUGE_PAGE = 2 * 1024 * 1024,
+    CACHE_LINE = 64,
+    SPIN_NANOSECONDS = 20000,
+    SPINS_PER_CLOCK_READ = 64,
+    MAX_THREADS = 1024,
+};
+
+static const char MAGIC[8] = {'K', 'A', 'O', 'K', 'E', 'N', '0', '1'};
+
+/* ---- weights ---- */
+
+typedef struct weights_header {
+    char magic[8];
+    unsigned char data_bytes[8]; /* little-endian */
+    char digest[DIGEST_DIGITS];
+} weights_header;
+
+static uint64_t little_endian(const unsigned char bytes[8]) {
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+/* 1 if the header is the one this model was compiled with. */
+static int check_header(const kk_model *model, const weights_header *header, const char *path,
+                        char *error, size_t error_size) {
+    if (memcmp(header->magic, MAGIC, sizeof MAGIC) != 0) {
+        snprintf(error, error_size, "%s is not a kaoken weights file", path);
+        return 0;
+    }
+    if (little_endian(header->data_bytes) != model->weights_bytes ||
+        memcmp(header->digest, model->weights_digest, DIGEST_DIGITS) != 0) {
+        snprintf(error, error_size,
+                 "%s does not belong to this build of %s: use the weights file compiled with it",
+                 path, model->name);
+        return 0;
+    }
+    return 1;
+}
+
+static int check_size(const kk_model *model, int file, const char *path, char *error,
+                      size_t error_size) {
+    struct stat status;
+    uint64_t expected = HEADER_BYTES + model->weights_bytes;
+    if (fstat(file, &status) != 0) {
+        snprintf(error, error_size, "%s cannot be read: %s", path, strerror(errno));
+        return 0;
+    }
+    if ((uint64_t)status.st_size < expected) {
+        snprintf(error, error_size, "%s is truncated: it has %lld bytes, not %llu", path,
+                 (long long)status.st_size, (unsigned long long)expected);
+        return 0;
+    }
+    return 1;
+}
+
+static int check_file(const kk_model *model, int file, const char *path, char *error,
+                      size_t error_size) {
+    weights_header header;
+    if (pread(file, &header, sizeof header, 0) != (ssize_t)sizeof header) {
+        snprintf(error, error_size, "%s is not a kaoken weights file", path);
+        return 0;
+    }
+    return check_header(model, &header, path, error, error_size) &&
+           check_size(model, file, path, error, error_size);
+}
+
+static int map_weights(kk_context *context, const char *path, char *error, size_t error_size) {
+    int file = open(path, O_RDONLY);
+    if (file < 0) {
+        snprintf(error, error_size, "weights file %s cannot be opened: %s", path, strerror(errno));
+        return 0;
+    }
+    int good = check_file(context->model, file, path, error, error_size);
+    if (good) {
+        size_t bytes = HEADER_BYTES + (size_t)context->model->weights_bytes;
+        void *data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
+        if (data == MAP_FAILED) {
+            snprintf(error, error_size, "%s cannot be mapped: %s", path, strerror(errno));
+            good = 0;
+        } else {
+            context->mapped_weights = data;
+            context->mapped_weights_bytes = bytes;
+            context->weights = (const unsigned char *)data + HEADER_BYTES;
+#ifdef MADV_HUGEPAGE
+            madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+            posix_madvise(data, bytes, POSIX_MADV_WILLNEED);
+        }
+    }
+    close(file);
+    return good;
+}
+
+/* ---- arena ---- */
+
+/* Address space only: the system gives each page when it is first written. */
+static int reserve_arena(kk_context *context, char *error, size_t error_size) {
+    uint64_t wanted = context->model->arena_bytes;
+    size_t alignment = wanted >= HUGE_PAGE ? HUGE_PAGE : HEADER_BYTES;
+    size_t bytes = (size_t)wanted + alignment;
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        snprintf(error, error_size, "no memory for the %llu bytes that %s works in",
+                 (unsigned long long)wanted, context->model->name);
+        return 0;
+    }
+    context->mapped_arena = memory;
+    context->mapped_arena_bytes = bytes;
+    context->arena = (unsigned char *)(((uintptr_t)memory + alignment - 1) & ~(alignment - 1));
+#ifdef MADV_HUGEPAGE
+    if (alignment == HUGE_PAGE)
+        madvise(context->arena, (size_t)wanted, MADV_HUGEPAGE);
+#endif
+    return 1;
+}
+
+/* ---- threads ---- */
+
+/* A number that threads wait on: they spin for a moment, then sleep. */
+typedef struct turn {
+    _Alignas(CACHE_LINE) atomic_uint value;
+    atomic_uint sleepers;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} turn;
+
+struct kk_pool {
+    turn call;     /* changes when there is a program to run */
+    turn barrier;  /* changes when all have arrived */
+    _Alignas(CACHE_LINE) atomic_uint arrived;
+    kk_body body; /* NULL: end */
+    void *argument;
+    int started;
+    pthread_t *handles;
+    kk_team *members;
+};
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static int spin(turn *turn, unsigned old) {
+    int64_t start = now();
+    do {
+        for (int i = 0; i < SPINS_PER_CLOCK_READ; i++) {
+            if (atomic_load_explicit(&turn->value, memory_order_acquire) != old)
+                return 1;
+            relax();
+        }
+    } while (now() - start < SPIN_NANOSECONDS);
+    return 0;
+}
+
+static void wait_for_change(turn *turn, unsigned old) {
+    if (spin(turn, old))
+        return;
+    pthread_mutex_lock(&turn->lock);
+    atomic_fetch_add(&turn->sleepers, 1);
+    while (atomic_load(&turn->value) == old)
+        pthread_cond_wait(&turn->changed, &turn->lock);
+    atomic_fetch_sub(&turn->sleepers, 1);
+    pthread_mutex_unlock(&turn->lock);
+}
+
+/* Sequential consistency: either the sleeper sees the new value or this sees the sleeper. */
+static void change(turn *turn) {
+    atomic_fetch_add(&turn->value, 1);
+    if (atomic_load(&turn->sleepers) == 0)
+        return;
+    pthread_mutex_lock(&turn->lock);
+    pthread_cond_broadcast(&turn->changed);
+    pthread_mutex_unlock(&turn->lock);
+}
+
+void kk_barrier(kk_team *team) {
+    kk_pool *pool = team->pool;
+    if (team->threads == 1)
+        return;
+    unsigned old = atomic_load_explicit(&pool->barrier.value, memory_order_relaxed);
+    unsigned before = atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel);
+    if (before + 1 < (unsigned)team->threads) {
+        wait_for_change(&pool->barrier, old);
+        return;
+    }
+    atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+    change(&pool->barrier);
+}
+
+static void *work(void *argument) {
+    kk_team *member = argument;
+    kk_pool *pool = member->pool;
+    unsigned calls = 0;
+    for (;;) {
+        wait_for_change(&pool->call, calls++);
+        if (pool->body == NULL)
+            return NULL;
+        pool->body(pool->argument, member);
+        kk_barrier(member);
+    }
+}
+
+static void run_on_pool(kk_pool *pool, kk_body body, void *argument) {
+    pool->body = body;
+    pool->argument = argument;
+    change(&pool->call);
+    if (body == NULL)
+        return;
+    body(argument, &pool->members[0]);
+    kk_barrier(&pool->members[0]);
+}
+
+static void start_turn(turn *turn) {
+    atomic_init(&turn->value, 0);
+    atomic_init(&turn->sleepers, 0);
+    pthread_mutex_init(&turn->lock, NULL);
+    pthread_cond_init(&turn->changed, NULL);
+}
+
+static void end_turn(turn *turn) {
+    pthread_cond_destroy(&turn->changed);
+    pthread_mutex_destroy(&turn->lock);
+}
+
+static void destroy_pool(kk_pool *pool) {
+    run_on_pool(pool, NULL, NULL);
+    for (int i = 1; i < pool->started; i++)
+        pthread_join(pool->handles[i], NULL);
+    end_turn(&pool->call);
+    end_turn(&pool->barrier);
+    free(pool->handles);
+    free(pool->members);
+    free(pool);
+}
+
+static kk_pool *create_pool(int threads) {
+    kk_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
+    if (pool == NULL)
+        return NULL;
+    start_turn(&pool->call);
+    start_turn(&pool->barrier);
+    atomic_init(&pool->arrived, 0);
+    pool->handles = calloc((size_t)threads, sizeof *pool->handles);
+    pool->members = calloc((size_t)threads, sizeof *pool->members);
+    int memory = pool->handles != NULL && pool->members != NULL;
+    for (int i = 0; memory && i < threads; i++)
+        pool->members[i] = (kk_team){.thread = i, .threads = threads, .pool = pool};
+    pool->started = 1;
+    while (memory && pool->started < threads &&
+           pthread_create(&pool->handles[pool->started], NULL, work,
+                          &pool->members[pool->started]) == 0)
+        pool->started++;
+    if (pool->started == threads)
+        return pool;
+    destroy_pool(pool);
+    return NULL;
+}
+
+/* ---- context ---- */
+
+static int check_cpu(const kk_model *model, char *error, size_t error_size) {
+    char missing[160];
+    if (kk_cpu_has(model->features, missing, sizeof missing))
+        return 1;
+    snprintf(error, error_size,
+             "this CPU lacks %s, which %s was compiled for: compile it with another --target",
+             missing, model->name);
+    return 0;
+}
+
+static int check_threads(const kk_model *model, int threads, char *error, size_t error_size) {
+    int limit = model->max_threads < MAX_THREADS ? model->max_threads : MAX_THREADS;
+    if (threads >= 1 && threads <= limit)
+        return 1;
+    snprintf(error, error_size,
+             "threads is %d, but %s was compiled for 1 to %d: compile it with --threads %d", threads,
+             model->name, limit, threads);
+    return 0;
+}
+
+static int start_threads(kk_context *context, int threads, char *error, size_t error_size) {
+    if (threads == 1)
+        return 1;
+    context->pool = create_pool(threads);
+    if (context->pool != NULL)
+        return 1;
+    snprintf(error, error_size, "the system did not start %d threads", threads);
+    return 0;
+}
+
+kk_context *kk_create(const kk_model *model, const char *weights_path, int threads, char *error,
+                      size_t error_size) {
+    if (!check_cpu(model, error, error_size) || !check_threads(model, threads, error, error_size))
+        return NULL;
+    kk_context *context = calloc(1, sizeof *context);
+    if (context == NULL) {
+        snprintf(error, error_size, "no memory for a context of %s", model->name);
+        return NULL;
+    }
+    context->model = model;
+    context->process = (long)getpid();
+    if (map_weights(context, weights_path, error, error_size) &&
+        reserve_arena(context, error, error_size) &&
+        start_threads(context, threads, error, error_size))
+        return context;
+    kk_destroy(context);
+    return NULL;
+}
+
+void kk_destroy(kk_context *context) {
+    if (context == NULL)
+        return;
+    /* The threads of a forked child's copy do not exist, so there is nothing to join. */
+    if (context->pool != NULL && context->process == (long)getpid())
+        destroy_pool(context->pool);
+    if (context->mapped_arena != NULL)
+        munmap(context->mapped_arena, context->mapped_arena_bytes);
+    if (context->mapped_weights != NULL)
+        munmap(context->mapped_weights, context->mapped_weights_bytes);
+    free(context);
+}
+
+static int check_symbols(kk_context *context, const int64_t *symbols) {
+    const kk_model *model = context->model;
+    for (int i = 0; i < model->symbol_count; i++) {
+        if (symbols[i] >= 1 && symbols[i] <= model->symbol_limits[i])
+            continue;
+        snprintf(context->message, sizeof context->message,
+                 "%s is %lld, but %s was compiled for 1 to %lld", model->symbol_names[i],
+                 (long long)symbols[i], model->name, (long long)model->symbol_limits[i]);
+        return 0;
+    }
+    return 1;
+}
+
+static int failure(kk_context *context) {
+    int64_t code = context->status[0];
+    const kk_model *model = context->model;
+    const char *what = code <= model->error_count ? model->errors[code - 1] : "unknown error";
+    snprintf(context->message, sizeof context->message, "%s: %lld", what,
+             (long long)context->status[1]);
+    return (int)code;
+}
+
+int kk_run(kk_context *context, kk_body body, void *call, const int64_t *symbols) {
+    if (!check_symbols(context, symbols))
+        return KK_BAD_SIZE;
+    context->status[0] = 0;
+    if (context->pool == NULL) {
+        kk_team alone = {.thread = 0, .threads = 1, .pool = NULL};
+        body(call, &alone);
+    } else if (context->process != (long)getpid()) {
+        snprintf(context->message, sizeof context->message,
+                 "this context of %s was created before fork(): create one in the new process",
+                 context->model->name);
+        return KK_FORKED;
+    } else {
+        run_on_pool(context->pool, body, call);
+    }
+    return context->status[0] == 0 ? 0 : failure(context);
+}
+
+const char *kk_error(const kk_context *context) { return context->message; }
