@@ -1,4 +1,4 @@
-"""Element types: which numpy dtype and which safetensors name belong to which MLIR type.
+"""Element types and dense constants: which numpy dtype and which safetensors name belong to which MLIR type.
 
 numpy is imported inside the functions, so that tools which only move text start fast.
 """
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
+    BytesAttr,
+    DenseIntOrFPElementsAttr,
     Float16Type,
     Float32Type,
     Float64Type,
     IndexType,
     IntegerType,
     Signedness,
+    TensorType,
     bf16,
     f16,
     f32,
@@ -99,3 +102,20 @@ def element_type(dtype: np.dtype) -> Attribute:
         raise KaokenError(f"arrays of {dtype.name} are not supported")
     signedness = Signedness.UNSIGNED if dtype.kind == "u" else Signedness.SIGNLESS
     return IntegerType(dtype.itemsize * 8, signedness)
+
+
+def dense_array(attr: Attribute) -> np.ndarray:
+    """The array of a `dense<...>` attribute; KaokenError for other attributes."""
+    import numpy as np
+
+    if not isinstance(attr, DenseIntOrFPElementsAttr):
+        raise KaokenError(f"expected a dense constant, found {attr.name}")
+    flat = np.frombuffer(attr.data.data, numpy_dtype(attr.get_element_type()))
+    shape = attr.get_shape()
+    return np.broadcast_to(flat, shape) if flat.size == 1 else flat.reshape(shape)
+
+
+def dense_attribute(array: np.ndarray) -> DenseIntOrFPElementsAttr:
+    """The `dense<...>` attribute of a small array."""
+    type_ = TensorType(element_type(array.dtype), array.shape)
+    return DenseIntOrFPElementsAttr(type_, BytesAttr(array.tobytes()))

@@ -118,7 +118,7 @@ class WeightStore:
             array = self[key]
             head = json.dumps([array.dtype.name, list(array.shape)]).encode()
             one = hashlib.sha256(head)
-            one.update(_bytes(array))
+            one.update(_bytes(array).data)
             self._hashes[key] = one.digest()
         return self._hashes[key]
 
