@@ -1,11 +1,11 @@
-"""Element types and dense constants: which numpy dtype and which safetensors name belong to which MLIR type.
+"""Element types and dense constants: the numpy dtype and safetensors name of an MLIR type.
 
 numpy is imported inside the functions, so that tools which only move text start fast.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -117,5 +117,5 @@ def dense_array(attr: Attribute) -> np.ndarray:
 
 def dense_attribute(array: np.ndarray) -> DenseIntOrFPElementsAttr:
     """The `dense<...>` attribute of a small array."""
-    type_ = TensorType(element_type(array.dtype), array.shape)
+    type_: TensorType[Any] = TensorType(element_type(array.dtype), array.shape)
     return DenseIntOrFPElementsAttr(type_, BytesAttr(array.tobytes()))
