@@ -1,0 +1,147 @@
+"""The machine that code is made for: a target, its extra features and its caches."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from kaoken.backend.targets import all_targets
+from kaoken.backend.targets.base import TargetDescription
+from kaoken.errors import KaokenError
+
+COMMON_FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+"""For every target. No contraction: where an fma is meant the code says so."""
+
+_GENERIC_LANES = 1
+
+
+@dataclass(frozen=True)
+class TargetMachine:
+    """A CPU to compile for. Sizes in bytes; `vector_bytes` is 0 when no SIMD is assumed."""
+
+    description: TargetDescription
+    features: tuple[str, ...] = ()
+    l1_bytes: int = field(default=0, compare=False)
+    l2_bytes: int = field(default=0, compare=False)
+    l3_bytes: int = field(default=0, compare=False)
+
+    @staticmethod
+    def parse(text: str) -> TargetMachine:
+        """`generic`, `x86-64-v3`, `x86-64-v4+vnni+bf16` or `native`.
+
+        Raises KaokenError, which lists what is known, for another name or feature.
+        """
+        if text == "native":
+            return TargetMachine.native()
+        name, *features = text.split("+")
+        targets = all_targets()
+        if name not in targets:
+            known = ", ".join([*targets, "native"])
+            raise KaokenError(f"unknown target '{name}'; known targets: {known}")
+        for feature in features:
+            if feature not in targets[name].features:
+                known = ", ".join(targets[name].features) or "none"
+                raise KaokenError(
+                    f"target {name} has no feature '{feature}'; known features: {known}"
+                )
+        return _make(targets[name], features)
+
+    @staticmethod
+    def native() -> TargetMachine:
+        """The best target that this CPU can run, with the features and caches it has."""
+        return _native()
+
+    @property
+    def name(self) -> str:
+        """As `parse` reads it: `x86-64-v4+vnni`."""
+        return "+".join((self.description.name, *self.features))
+
+    @property
+    def vector_bytes(self) -> int:
+        return self.description.vector_bytes
+
+    @property
+    def vector_registers(self) -> int:
+        return self.description.vector_registers
+
+    @property
+    def instructions(self) -> Mapping[str, str]:
+        """Operation to C template; see `kaoken.backend.targets.base`."""
+        return self.description.instructions
+
+    @property
+    def lane_count(self) -> int:
+        """The elements of one C register, of whatever type: as many as there are floats."""
+        return self.vector_bytes // 4 or _GENERIC_LANES
+
+    def lanes(self, element_bits: int = 32) -> int:
+        """How many elements of that width fill one register; 1 without SIMD."""
+        return self.vector_bytes * 8 // element_bits or _GENERIC_LANES
+
+    @property
+    def cpu_flags(self) -> tuple[str, ...]:
+        """What /proc/cpuinfo must list for the code to run; checked at load."""
+        extra = [f for name in self.features for f in self.description.features[name].cpu_flags]
+        return (*self.description.cpu_flags, *extra)
+
+    def compiler_flags(self, family: str = "gcc") -> tuple[str, ...]:
+        """Flags for a compiler of the family `gcc` or `clang` (which zig belongs to).
+
+        Raises KaokenError for another family.
+        """
+        if family not in ("gcc", "clang"):
+            raise KaokenError(f"unknown compiler family '{family}'; known: gcc, clang")
+        features = (self.description.features[name] for name in self.features)
+        extra = [flag for feature in features for flag in feature.compiler_flags]
+        return (*COMMON_FLAGS, *self.description.compiler_flags.get(family, ()), *extra)
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this CPU can do, in the words of /proc/cpuinfo; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else frozenset()
+
+
+@cache
+def _native() -> TargetMachine:
+    flags = cpu_flags()
+    fitting = [t for t in all_targets().values() if _runs(t, flags)]
+    best = max(fitting, key=lambda target: target.rank)
+    features = [name for name, f in best.features.items() if flags.issuperset(f.cpu_flags)]
+    return _make(best, features, _cache_sizes())
+
+
+def _runs(target: TargetDescription, flags: frozenset[str]) -> bool:
+    return target.architecture in ("", platform.machine()) and flags.issuperset(target.cpu_flags)
+
+
+def _make(
+    target: TargetDescription, features: Iterable[str], caches: Mapping[int, int] | None = None
+) -> TargetMachine:
+    sizes = {1: target.l1_bytes, 2: target.l2_bytes, 3: target.l3_bytes} | dict(caches or {})
+    ordered = tuple(name for name in target.features if name in set(features))
+    return TargetMachine(target, ordered, sizes[1], sizes[2], sizes[3])
+
+
+def _cache_sizes() -> dict[int, int]:
+    """Bytes of the data caches by level, as far as /sys tells them."""
+    sizes: dict[int, int] = {}
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            kind = (folder / "type").read_text().strip()
+            level = int((folder / "level").read_text())
+            match = re.fullmatch(r"(\d+)([KM]?)", (folder / "size").read_text().strip())
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction" and match:
+            scale = {"": 1, "K": 1 << 10, "M": 1 << 20}[match.group(2)]
+            sizes[level] = int(match.group(1)) * scale
+    return sizes

@@ -1,0 +1,102 @@
+"""x86-64-v3: AVX2 and FMA, 16 registers of 8 floats."""
+
+from kaoken.backend.targets.base import Feature, TargetDescription
+
+_INSTRUCTIONS = {
+    "load.f32": "_mm256_loadu_ps({0})",
+    "store.f32": "_mm256_storeu_ps({0}, {1});",
+    "load_first.f32": "_mm256_maskload_ps({0}, {first})",
+    "store_first.f32": "_mm256_maskstore_ps({0}, {first}, {1});",
+    "keep_first.f32": "_mm256_blendv_ps({1}, {0}, (__m256){first})",
+    "splat.f32": "_mm256_set1_ps({0})",
+    "splat.i32": "(kk_i32x8)_mm256_set1_epi32({0})",
+    "fma.f32": "_mm256_fmadd_ps({0}, {1}, {2})",
+    "max.f32": "_mm256_max_ps({0}, {1})",
+    "min.f32": "_mm256_min_ps({0}, {1})",
+    "sqrt.f32": "_mm256_sqrt_ps({0})",
+    "rsqrt.f32": "_mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_sqrt_ps({0}))",
+    "abs.f32": "_mm256_andnot_ps(_mm256_set1_ps(-0.0f), {0})",
+    "round_even.f32": "_mm256_round_ps({0}, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)",
+    "floor.f32": "_mm256_floor_ps({0})",
+    "ceil.f32": "_mm256_ceil_ps({0})",
+    "trunc.f32": "_mm256_round_ps({0}, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)",
+    "smax.i32": "(kk_i32x8)_mm256_max_epi32((__m256i){0!u}, (__m256i){1!u})",
+    "smin.i32": "(kk_i32x8)_mm256_min_epi32((__m256i){0!u}, (__m256i){1!u})",
+    **{
+        f"{name}.f32": f"(kk_i32x8)_mm256_cmp_ps({{0}}, {{1}}, _CMP_{code})"
+        for name, code in [
+            ("oeq", "EQ_OQ"),
+            ("olt", "LT_OQ"),
+            ("ole", "LE_OQ"),
+            ("ogt", "GT_OQ"),
+            ("oge", "GE_OQ"),
+            ("one", "NEQ_OQ"),
+            ("ord", "ORD_Q"),
+            ("une", "NEQ_UQ"),
+            ("ueq", "EQ_UQ"),
+            ("ult", "NGE_UQ"),
+            ("ule", "NGT_UQ"),
+            ("ugt", "NLE_UQ"),
+            ("uge", "NLT_UQ"),
+            ("uno", "UNORD_Q"),
+        ]
+    },
+    **{
+        f"{name}.i32": f"(kk_i32x8)({{0!u}} {operator} {{1!u}})"
+        for name, operator in [
+            ("eq", "=="),
+            ("ne", "!="),
+            ("slt", "<"),
+            ("sle", "<="),
+            ("sgt", ">"),
+            ("sge", ">="),
+        ]
+    },
+    "select.f32": "_mm256_blendv_ps({2}, {1}, (__m256){0!u})",
+    "select.i32": "(kk_i32x8)_mm256_blendv_epi8((__m256i){2!u}, (__m256i){1!u}, (__m256i){0!u})",
+    "select.i1": "{0!u} & {1!u} | ~{0!u} & {2!u}",
+    "zero_extend.i1.i32": "-{0!u}",
+    "convert.i32.f32": "_mm256_cvtepi32_ps((__m256i){0!u})",
+    "convert.f32.i32": "(kk_i32x8)_mm256_cvttps_epi32({0})",
+    "splat.i1": "(kk_i32x8)_mm256_set1_epi32(-({0!u}))",
+    "lane.i1": "{0!u}[{1}] != 0",
+    "set.i1": "{0}[{1}] = -({2!u});",
+    "sum.f32": "kk_sum_f32x8({0})",
+    "max_of.f32": "kk_max_of_f32x8({0})",
+    "min_of.f32": "kk_min_of_f32x8({0})",
+}
+
+
+def _fold(name: str, operation: str) -> str:
+    """A tree over 8 lanes: halves, quarters, pairs."""
+    return f"""static inline float {name}(kk_f32x8 v)
+{{
+    __m128 h = _mm_{operation}_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    h = _mm_{operation}_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_{operation}_ss(h, _mm_movehdup_ps(h)));
+}}"""
+
+
+CPU_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
+
+TARGET = TargetDescription(
+    name="x86-64-v3",
+    rank=3,
+    architecture="x86_64",
+    vector_bytes=32,
+    vector_registers=16,
+    cpu_flags=CPU_FLAGS,
+    compiler_flags={"gcc": ("-march=x86-64-v3",), "clang": ("-march=x86-64-v3",)},
+    features={"avxvnni": Feature(("avx_vnni",), ("-mavxvnni",))},
+    headers=("immintrin.h",),
+    mask_type="kk_i32x8",
+    instructions=_INSTRUCTIONS,
+    helpers={
+        "kk_sum_f32x8": _fold("kk_sum_f32x8", "add"),
+        "kk_max_of_f32x8": _fold("kk_max_of_f32x8", "max"),
+        "kk_min_of_f32x8": _fold("kk_min_of_f32x8", "min"),
+    },
+    l1_bytes=32 << 10,
+    l2_bytes=512 << 10,
+    l3_bytes=16 << 20,
+)

@@ -1,0 +1,100 @@
+"""x86-64-v4: AVX-512 (F, BW, CD, DQ, VL), 32 registers of 16 floats, masks in registers."""
+
+from kaoken.backend.targets.base import Feature, TargetDescription
+from kaoken.backend.targets.x86_64_v3 import CPU_FLAGS
+
+_F32_COMPARISONS = {
+    "oeq": "EQ_OQ",
+    "olt": "LT_OQ",
+    "ole": "LE_OQ",
+    "ogt": "GT_OQ",
+    "oge": "GE_OQ",
+    "one": "NEQ_OQ",
+    "ord": "ORD_Q",
+    "une": "NEQ_UQ",
+    "ueq": "EQ_UQ",
+    "ult": "NGE_UQ",
+    "ule": "NGT_UQ",
+    "ugt": "NLE_UQ",
+    "uge": "NLT_UQ",
+    "uno": "UNORD_Q",
+}
+_I32_COMPARISONS = {
+    "eq": ("epi32", "EQ"),
+    "ne": ("epi32", "NE"),
+    "slt": ("epi32", "LT"),
+    "sle": ("epi32", "LE"),
+    "sgt": ("epi32", "NLE"),
+    "sge": ("epi32", "NLT"),
+    "ult": ("epu32", "LT"),
+    "ule": ("epu32", "LE"),
+    "ugt": ("epu32", "NLE"),
+    "uge": ("epu32", "NLT"),
+}
+_ROUND = "_mm512_roundscale_ps({{0}}, _MM_FROUND_{} | _MM_FROUND_NO_EXC)"
+
+_INSTRUCTIONS = {
+    "load.f32": "_mm512_loadu_ps({0})",
+    "store.f32": "_mm512_storeu_ps({0}, {1});",
+    "load_first.f32": "_mm512_maskz_loadu_ps({bits}, {0})",
+    "store_first.f32": "_mm512_mask_storeu_ps({0}, {bits}, {1});",
+    "keep_first.f32": "_mm512_mask_blend_ps({bits}, {1}, {0})",
+    "splat.f32": "_mm512_set1_ps({0})",
+    "splat.i32": "(kk_i32x16)_mm512_set1_epi32({0})",
+    "fma.f32": "_mm512_fmadd_ps({0}, {1}, {2})",
+    "max.f32": "_mm512_max_ps({0}, {1})",
+    "min.f32": "_mm512_min_ps({0}, {1})",
+    "sqrt.f32": "_mm512_sqrt_ps({0})",
+    "rsqrt.f32": "_mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps({0}))",
+    "abs.f32": "_mm512_abs_ps({0})",
+    "round_even.f32": _ROUND.format("TO_NEAREST_INT"),
+    "floor.f32": _ROUND.format("TO_NEG_INF"),
+    "ceil.f32": _ROUND.format("TO_POS_INF"),
+    "trunc.f32": _ROUND.format("TO_ZERO"),
+    "smax.i32": "(kk_i32x16)_mm512_max_epi32((__m512i){0!u}, (__m512i){1!u})",
+    "smin.i32": "(kk_i32x16)_mm512_min_epi32((__m512i){0!u}, (__m512i){1!u})",
+    **{
+        f"{name}.f32": f"_mm512_cmp_ps_mask({{0}}, {{1}}, _CMP_{code})"
+        for name, code in _F32_COMPARISONS.items()
+    },
+    **{
+        f"{name}.i32": f"_mm512_cmp_{kind}_mask((__m512i){{0!u}}, (__m512i){{1!u}}, "
+        f"_MM_CMPINT_{code})"
+        for name, (kind, code) in _I32_COMPARISONS.items()
+    },
+    "select.f32": "_mm512_mask_blend_ps({0}, {2}, {1})",
+    "select.i32": "(kk_i32x16)_mm512_mask_blend_epi32({0}, (__m512i){2!u}, (__m512i){1!u})",
+    "select.i1": "({0!u} & {1!u}) | (~{0!u} & {2!u})",
+    "zero_extend.i1.i32": "(kk_i32x16)_mm512_maskz_set1_epi32({0}, 1)",
+    "convert.i32.f32": "_mm512_cvtepi32_ps((__m512i){0!u})",
+    "convert.f32.i32": "(kk_i32x16)_mm512_cvttps_epi32({0})",
+    "splat.i1": "(__mmask16)-({0!u})",
+    "lane.i1": "({0!u} >> {1} & 1) != 0",
+    "set.i1": "{0} |= (__mmask16)({2!u} << {1});",
+    "sum.f32": "_mm512_reduce_add_ps({0})",
+    "max_of.f32": "_mm512_reduce_max_ps({0})",
+    "min_of.f32": "_mm512_reduce_min_ps({0})",
+}
+
+TARGET = TargetDescription(
+    name="x86-64-v4",
+    rank=4,
+    architecture="x86_64",
+    vector_bytes=64,
+    vector_registers=32,
+    cpu_flags=(*CPU_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    compiler_flags={
+        "gcc": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+        "clang": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    },
+    features={
+        "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",)),
+        "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",)),
+    },
+    headers=("immintrin.h",),
+    mask_type="__mmask16",
+    instructions=_INSTRUCTIONS,
+    l1_bytes=32 << 10,
+    l2_bytes=1 << 20,
+    l3_bytes=32 << 20,
+)
