@@ -1,0 +1,86 @@
+"""The one registry: names of kaoken's dialects, passes and targets, with factories that import late.
+
+The entry point `xdsl.universe` shows it to plain `xdsl-opt` and `xdsl-gui`. kaoken's own tools
+build their context from it and xDSL's, so they work from a source checkout as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from xdsl.context import Context
+from xdsl.ir import Dialect
+from xdsl.passes import ModulePass
+from xdsl.universe import XDSL_UNIVERSE, Universe
+from xdsl.utils.target import Target
+
+
+def _kaoken() -> Dialect:
+    from kaoken.dialect.kaoken import Kaoken
+
+    return Kaoken
+
+
+def _kaoken_loop() -> Dialect:
+    from kaoken.dialect.kaoken_loop import KaokenLoop
+
+    return KaokenLoop
+
+
+def _c_target() -> type[Target]:
+    from kaoken.backend.c_target import CTarget
+
+    return CTarget
+
+
+def _pass(name: str) -> tuple[str, Callable[[], type[ModulePass]]]:
+    """Pass `a-b` is class `ABPass` of kaoken/passes/a_b.py."""
+
+    def load() -> type[ModulePass]:
+        module = import_module(f"kaoken.passes.{name.replace('-', '_')}")
+        return getattr(module, name.title().replace("-", "") + "Pass")
+
+    return name, load
+
+
+KAOKEN_UNIVERSE = Universe(
+    all_dialects={"kaoken": _kaoken, "kaoken_loop": _kaoken_loop},
+    all_passes=dict(
+        [
+            _pass("fuse"),
+            _pass("choose-schedule"),
+            _pass("bake"),
+            _pass("outline"),
+            _pass("lower-to-loops"),
+            _pass("reorder"),
+            _pass("tile"),
+            _pass("vectorize"),
+            _pass("lower-math"),
+            _pass("parallelize"),
+            _pass("plan-memory"),
+        ]
+    ),
+    all_targets={"c": _c_target},
+)
+
+UNIVERSES = (XDSL_UNIVERSE, KAOKEN_UNIVERSE)
+
+
+def make_context() -> Context:
+    """A context that knows all dialects of xDSL and kaoken and loads each when it is met."""
+    context = Context()
+    for universe in UNIVERSES:
+        for name, factory in universe.all_dialects.items():
+            context.register_dialect(name, factory)
+    return context
+
+
+def all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
+    """Every pass by its name on the command line."""
+    return {name: load for universe in UNIVERSES for name, load in universe.all_passes.items()}
+
+
+def all_targets() -> dict[str, Callable[[], type[Target]]]:
+    """Every output format by its name on the command line."""
+    return {name: load for universe in UNIVERSES for name, load in universe.all_targets.items()}
