@@ -1,4 +1,5 @@
-/* Which instructions this CPU has and its system lets programs use.
+/* Which instructions this CPU has and its system lets programs use, by the names of Linux's
+ * /proc/cpuinfo.
  *
  * A translation unit of its own, built for the baseline, so that the check itself cannot fault.
  */
@@ -24,17 +25,17 @@ enum { EAX, EBX, ECX, EDX };
 enum { YMM = 0x6, ZMM = 0xe6, TILE = 0x60000 };
 
 static const feature FEATURES[] = {
-    {"sse3", 1, 0, ECX, 0, 0},
+    {"pni", 1, 0, ECX, 0, 0},
     {"ssse3", 1, 0, ECX, 9, 0},
     {"fma", 1, 0, ECX, 12, YMM},
     {"cx16", 1, 0, ECX, 13, 0},
-    {"sse4.1", 1, 0, ECX, 19, 0},
-    {"sse4.2", 1, 0, ECX, 20, 0},
+    {"sse4_1", 1, 0, ECX, 19, 0},
+    {"sse4_2", 1, 0, ECX, 20, 0},
     {"movbe", 1, 0, ECX, 22, 0},
     {"popcnt", 1, 0, ECX, 23, 0},
     {"avx", 1, 0, ECX, 28, YMM},
     {"f16c", 1, 0, ECX, 29, YMM},
-    {"bmi", 7, 0, EBX, 3, 0},
+    {"bmi1", 7, 0, EBX, 3, 0},
     {"avx2", 7, 0, EBX, 5, YMM},
     {"bmi2", 7, 0, EBX, 8, 0},
     {"avx512f", 7, 0, EBX, 16, ZMM},
@@ -44,19 +45,19 @@ static const feature FEATURES[] = {
     {"avx512bw", 7, 0, EBX, 30, ZMM},
     {"avx512vl", 7, 0, EBX, 31, ZMM},
     {"avx512vbmi", 7, 0, ECX, 1, ZMM},
-    {"avx512vbmi2", 7, 0, ECX, 6, ZMM},
+    {"avx512_vbmi2", 7, 0, ECX, 6, ZMM},
     {"gfni", 7, 0, ECX, 8, 0},
-    {"avx512vnni", 7, 0, ECX, 11, ZMM},
-    {"avx512bitalg", 7, 0, ECX, 12, ZMM},
-    {"avx512vpopcntdq", 7, 0, ECX, 14, ZMM},
-    {"amx-bf16", 7, 0, EDX, 22, TILE},
-    {"avx512fp16", 7, 0, EDX, 23, ZMM},
-    {"amx-tile", 7, 0, EDX, 24, TILE},
-    {"amx-int8", 7, 0, EDX, 25, TILE},
-    {"avxvnni", 7, 1, EAX, 4, YMM},
-    {"avx512bf16", 7, 1, EAX, 5, ZMM},
-    {"avxvnniint8", 7, 1, EDX, 4, YMM},
-    {"lzcnt", 0x80000001u, 0, ECX, 5, 0},
+    {"avx512_vnni", 7, 0, ECX, 11, ZMM},
+    {"avx512_bitalg", 7, 0, ECX, 12, ZMM},
+    {"avx512_vpopcntdq", 7, 0, ECX, 14, ZMM},
+    {"amx_bf16", 7, 0, EDX, 22, TILE},
+    {"avx512_fp16", 7, 0, EDX, 23, ZMM},
+    {"amx_tile", 7, 0, EDX, 24, TILE},
+    {"amx_int8", 7, 0, EDX, 25, TILE},
+    {"avx_vnni", 7, 1, EAX, 4, YMM},
+    {"avx512_bf16", 7, 1, EAX, 5, ZMM},
+    {"avx_vnni_int8", 7, 1, EDX, 4, YMM},
+    {"abm", 0x80000001u, 0, ECX, 5, 0},
 };
 
 /* The register states that the system saves, or 0 where it saves none. */
@@ -83,9 +84,10 @@ static int has(const feature *f) {
 #endif
 
 static const feature FEATURES[] = {
-    {"neon", 0, 0, 0, 1, 0},  {"crc", 0, 0, 0, 7, 0},      {"fp16", 0, 0, 0, 10, 0},
-    {"dotprod", 0, 0, 0, 20, 0}, {"sve", 0, 0, 0, 22, 0},  {"sve2", 1, 0, 0, 1, 0},
-    {"i8mm", 1, 0, 0, 13, 0}, {"bf16", 1, 0, 0, 14, 0},
+    {"fp", 0, 0, 0, 0, 0},       {"asimd", 0, 0, 0, 1, 0},   {"crc32", 0, 0, 0, 7, 0},
+    {"atomics", 0, 0, 0, 8, 0},  {"fphp", 0, 0, 0, 9, 0},    {"asimdhp", 0, 0, 0, 10, 0},
+    {"asimddp", 0, 0, 0, 20, 0}, {"sve", 0, 0, 0, 22, 0},    {"sve2", 1, 0, 0, 1, 0},
+    {"i8mm", 1, 0, 0, 13, 0},    {"bf16", 1, 0, 0, 14, 0},
 };
 
 static int has(const feature *f) {
@@ -95,7 +97,7 @@ static int has(const feature *f) {
 #else
 
 /* No way to ask that all such systems share: NEON is part of every 64-bit ARM. */
-static const feature FEATURES[] = {{"neon", 0, 0, 0, 0, 0}};
+static const feature FEATURES[] = {{"asimd", 0, 0, 0, 0, 0}};
 
 static int has(const feature *f) {
     (void)f;

@@ -1,0 +1,341 @@
+"""The C texts around the printed functions: header, public functions, CMake file, example."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kaoken.backend.interface import Interface, Role, TensorSpec
+
+C_TYPES = {
+    "float64": "double",
+    "float32": "float",
+    "float16": "_Float16",
+    "bfloat16": "uint16_t",
+    "int64": "int64_t",
+    "int32": "int32_t",
+    "int16": "int16_t",
+    "int8": "int8_t",
+    "uint64": "uint64_t",
+    "uint32": "uint32_t",
+    "uint16": "uint16_t",
+    "uint8": "uint8_t",
+    "bool": "bool",
+}
+"""numpy dtype name -> the element type in the public header (bfloat16: its bits)."""
+
+_KEYWORDS = frozenset(
+    "auto bool break case char const continue default do double else enum extern float for goto if "
+    "inline int long register restrict return short signed sizeof static struct switch typedef "
+    "union unsigned void volatile while main model error threads call team".split()
+)
+
+
+@dataclass(frozen=True)
+class ModelText:
+    """What the C texts say about one build of a model."""
+
+    interface: Interface
+    name: str
+    target: str
+    features: Sequence[str]
+    threads: int
+    weights_bytes: int
+    digest: str
+    version: str
+
+
+def c_identifier(text: str) -> str:
+    """A C name as near to `text` as can be: `a.b-c` gives `a_b_c`, `int` gives `int_`."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "x"
+    if name[0].isdigit():
+        name = f"m{name}"
+    return f"{name}_" if name in _KEYWORDS else name
+
+
+def header(m: ModelText) -> str:
+    """The public header: how to create, run and destroy contexts of the model."""
+    name, guard = m.name, f"{m.name.upper()}_H"
+    wide = _run_parameters(m)
+    indent = ",\n" + " " * (len(name) + 9)
+    return f"""\
+/* {name}: a model compiled by kaoken {m.version} for {m.target}.
+ *
+{_describe(m)}
+ */
+#ifndef {guard}
+#define {guard}
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+#if defined(__GNUC__)
+#define {name.upper()}_API __attribute__((visibility("default")))
+#else
+#define {name.upper()}_API
+#endif
+
+typedef struct {name} {name};
+
+/* Checks the CPU, maps the weights file and reserves memory; everything a call needs is then there.
+ * threads: 1 to {m.threads}. On failure returns NULL and writes one sentence into error.
+ * A context serves one caller at a time; different contexts share nothing that changes.
+ * After fork() the new process creates its own. */
+{name.upper()}_API {name} *{name}_create(const char *weights_path, int threads, char *error,
+{" " * (len(name) * 3 + 15)}size_t error_size);
+
+/* Runs the model once. Arrays are row-major and contiguous; outputs are written by this call.
+ * Returns 0, or another number when the input is unsuitable: {name}_error then says why. */
+{name.upper()}_API int {name}_run({indent.join(wide)});
+
+/* The sentence that belongs to the last failed call of this context. */
+{name.upper()}_API const char *{name}_error(const {name} *model);
+
+/* Ends the context's threads and frees its memory. NULL is allowed. */
+{name.upper()}_API void {name}_destroy({name} *model);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def source(m: ModelText, code: str, main: str) -> str:
+    """The model's translation unit: the printed functions and the public ones around them.
+
+    `main` is the call of the printed `@main`, over the names that `_body` declares.
+    """
+    parts = [
+        f"/* {m.name}: compiled by kaoken {m.version} for {m.target}. See {m.name}.h for its use.\n"
+        f" *\n{_describe(m)}\n */\n",
+        f'#include "{m.name}.h"\n\n#include "kaoken_runtime.h"\n',
+        code.strip() + "\n",
+        _description(m),
+        _body(m, main),
+        _functions(m),
+    ]
+    return "\n".join(parts)
+
+
+def cmake(m: ModelText, flags: Mapping[str, Sequence[str]]) -> str:
+    """CMakeLists.txt for the library and the example; `flags` by compiler, `gcc` and `clang`."""
+    return f"""\
+# Builds the model as a library, and example.c with it:
+#   cmake -S . -B build && cmake --build build && build/{m.name}_example {m.name}.weights
+cmake_minimum_required(VERSION 3.13)
+project({m.name} C)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+find_package(Threads REQUIRED)
+
+add_library({m.name} {m.name}.c kaoken_runtime.c kaoken_cpu.c)
+target_include_directories({m.name} PUBLIC "${{CMAKE_CURRENT_SOURCE_DIR}}")
+target_link_libraries({m.name} PUBLIC Threads::Threads m)
+
+# Only the model itself is built for {m.target}: the CPU is checked before it runs.
+if(CMAKE_C_COMPILER_ID MATCHES "Clang")
+  set(MODEL_FLAGS "{";".join(flags["clang"])}")
+else()
+  set(MODEL_FLAGS "{";".join(flags["gcc"])}")
+endif()
+set_source_files_properties({m.name}.c PROPERTIES COMPILE_OPTIONS "${{MODEL_FLAGS}}")
+
+add_executable({m.name}_example example.c)
+target_link_libraries({m.name}_example {m.name})
+"""
+
+
+def example(m: ModelText) -> str:
+    """A small program: every size 1 (or as given), every input 1, the first outputs printed."""
+    i = m.interface
+    sizes = "\n".join(
+        f"    int64_t {c_identifier(s)} = argc > {n} ? atoll(argv[{n}]) : 1;"
+        for n, s in enumerate(i.symbols, 2)
+    )
+    usage = " ".join(["WEIGHTS", *(f"[{s.upper()}]" for s in i.symbols)])
+    names = [*_names(i.inputs), *_names(i.outputs), *map(c_identifier, i.symbols)]
+    return f"""\
+/* Runs {m.name} once on inputs that are all 1, and prints the first values of each output.
+ * Usage: {m.name}_example {usage} */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "{m.name}.h"
+
+int main(int argc, char **argv) {{
+    char error[256];
+{sizes}
+    {m.name} *model = {m.name}_create(argc > 1 ? argv[1] : "{m.name}.weights", 1, error,
+                                      sizeof error);
+    if (model == NULL) {{
+        fprintf(stderr, "%s\\n", error);
+        return 1;
+    }}
+{chr(10).join(_allocate(t) for t in (*i.inputs, *i.outputs))}
+{chr(10).join(_fill(t) for t in i.inputs)}
+    int code = {m.name}_run({", ".join(["model", *names])});
+    if (code != 0)
+        fprintf(stderr, "%s\\n", {m.name}_error(model));
+{chr(10).join(_show(t) for t in i.outputs)}
+{chr(10).join(f"    free({c_identifier(t.name)});" for t in (*i.inputs, *i.outputs))}
+    {m.name}_destroy(model);
+    return code != 0;
+}}
+"""
+
+
+def _names(tensors: Iterable[TensorSpec]) -> list[str]:
+    return [c_identifier(t.name) for t in tensors]
+
+
+def _count(tensor: TensorSpec) -> str:
+    """The number of elements as a C expression."""
+    sizes = ["(size_t)1", *(f"(size_t)({_c_dim(str(d))})" for d in tensor.shape)]
+    return " * ".join(sizes)
+
+
+def _c_dim(text: str) -> str:
+    return re.sub(r"[A-Za-z_]\w*", lambda m: c_identifier(m.group()), text)
+
+
+def _allocate(tensor: TensorSpec) -> str:
+    name, type_ = c_identifier(tensor.name), C_TYPES[tensor.dtype]
+    return (
+        f"    size_t {name}_count = {_count(tensor)};\n"
+        f"    {type_} *{name} = calloc({name}_count, sizeof *{name});"
+    )
+
+
+def _fill(tensor: TensorSpec) -> str:
+    name = c_identifier(tensor.name)
+    return f"    for (size_t i = 0; i < {name}_count; i++)\n        {name}[i] = 1;"
+
+
+def _show(tensor: TensorSpec) -> str:
+    name = c_identifier(tensor.name)
+    return (
+        f'    printf("{tensor.name}:");\n'
+        f"    for (size_t i = 0; i < {name}_count && i < 8; i++)\n"
+        f'        printf(" %g", (double){name}[i]);\n'
+        f'    printf("\\n");'
+    )
+
+
+def _describe(m: ModelText) -> str:
+    i = m.interface
+    lines = [f"input   {_tensor_text(t)}" for t in i.inputs]
+    lines += [f"output  {_tensor_text(t)}" for t in i.outputs]
+    lines += [f"size    {s}: 1 to {limit}" for s, limit in i.symbols.items()]
+    lines.append(f"memory  {i.arena_bytes} bytes a context, {m.weights_bytes} bytes of weights")
+    return "\n".join(f" *   {line}" for line in lines)
+
+
+def _tensor_text(tensor: TensorSpec) -> str:
+    sizes = ", ".join(str(d) for d in tensor.shape)
+    return f"{c_identifier(tensor.name)}: {C_TYPES[tensor.dtype]} [{sizes}]"
+
+
+def _run_parameters(m: ModelText) -> list[str]:
+    i = m.interface
+    inputs = [f"const {C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in i.inputs]
+    outputs = [f"{C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in i.outputs]
+    return [f"{m.name} *model", *inputs, *outputs, *(f"int64_t {c_identifier(s)}" for s in i.symbols)]
+
+
+def _strings(name: str, values: Sequence[str]) -> str:
+    lines = "".join(f'    "{_escape(v)}",\n' for v in values)
+    return f"static const char *const {name}[] = {{\n{lines}}};\n" if values else ""
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _description(m: ModelText) -> str:
+    i, limits = m.interface, ", ".join(map(str, m.interface.symbols.values()))
+    numbers = f"static const int64_t {m.name}_limits[] = {{{limits}}};\n" if i.symbols else ""
+    return f"""\
+{_strings(f"{m.name}_symbols", list(i.symbols))}{numbers}{_strings(f"{m.name}_errors", i.errors)}
+static const kk_model {m.name}_description = {{
+    .name = "{m.name}",
+    .features = "{" ".join(m.features)}",
+    .weights_digest = "{m.digest}",
+    .weights_bytes = {m.weights_bytes}u,
+    .arena_bytes = {i.arena_bytes}u,
+    .max_threads = {m.threads},
+    .symbol_count = {len(i.symbols)},
+    .symbol_names = {f"{m.name}_symbols" if i.symbols else "NULL"},
+    .symbol_limits = {f"{m.name}_limits" if i.symbols else "NULL"},
+    .error_count = {len(i.errors)},
+    .errors = {f"{m.name}_errors" if i.errors else "NULL"},
+}};
+"""
+
+
+def _body(m: ModelText, main: str) -> str:
+    """The arguments of one call as a struct, and the function that each team member runs."""
+    fields = "".join(f"    {p};\n" for p in _run_parameters(m)[1:])
+    unused = "" if m.interface.threaded else "    (void)team;\n"
+    return f"""\
+typedef struct {m.name}_call {{
+    kk_context *context;
+{fields}}} {m.name}_call;
+
+static void {m.name}_body(void *argument, kk_team *team) {{
+    const {m.name}_call *call = argument;
+{unused}    {main};
+}}
+"""
+
+
+def main_call(m: ModelText, function: str, weights: bool) -> str:
+    """The C call of the printed `@main` inside `_body`."""
+    i = m.interface
+    named = {
+        Role.INPUT: iter(f"call->{n}" for n in _names(i.inputs)),
+        Role.OUTPUT: iter(f"call->{n}" for n in _names(i.outputs)),
+        Role.SYMBOL: iter(f"call->{c_identifier(s)}" for s in i.symbols),
+        Role.ARENA: iter(["call->context->arena"]),
+        Role.STATUS: iter(["call->context->status"]),
+        Role.TEAM: iter(["team"]),
+    }
+    arguments = ["call->context->weights"] if weights else []
+    arguments += [next(named[role]) for role in i.roles]
+    return f"{function}({', '.join(arguments)})"
+
+
+def _functions(m: ModelText) -> str:
+    i, name = m.interface, m.name
+    names = [*_names(i.inputs), *_names(i.outputs), *map(c_identifier, i.symbols)]
+    values = "".join(f"        .{n} = {n},\n" for n in names)
+    symbols = ", ".join(map(c_identifier, i.symbols))
+    sizes = f"    const int64_t sizes[] = {{{symbols}}};\n" if i.symbols else ""
+    indent = ",\n" + " " * (len(name) + 9)
+    return f"""\
+{name} *{name}_create(const char *weights_path, int threads, char *error, size_t error_size) {{
+    return ({name} *)kk_create(&{name}_description, weights_path, threads, error, error_size);
+}}
+
+int {name}_run({indent.join(_run_parameters(m))}) {{
+    {name}_call call = {{
+        .context = (kk_context *)model,
+{values}    }};
+{sizes}    return kk_run(call.context, {name}_body, &call, {"sizes" if i.symbols else "NULL"});
+}}
+
+const char *{name}_error(const {name} *model) {{ return kk_error((const kk_context *)model); }}
+
+void {name}_destroy({name} *model) {{ kk_destroy((kk_context *)model); }}
+"""

@@ -1,0 +1,154 @@
+"""What a compiled model takes and gives: the names, types and sizes that its callers see.
+
+`interface_of` reads it from the lowered `@main`, whose arguments say by attribute what they are:
+tensors with `kaoken.shape` (results carry `kaoken.result`), sizes with `kaoken.name` alone, and
+the arena, the status and the team by their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    IndexType,
+    IntegerAttr,
+    MemRefType,
+    ModuleOp,
+    StringAttr,
+)
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute
+
+from kaoken.dialect.attributes import Shape, ShapeAttr
+from kaoken.dialect.kaoken_loop import TeamType
+from kaoken.dtypes import dtype_name
+from kaoken.errors import KaokenError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: row-major, its sizes in elements."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+    def as_json(self) -> dict[str, object]:
+        sizes = [str(d) if d.constant is None else d.constant for d in self.shape]
+        return {"name": self.name, "dtype": self.dtype, "shape": sizes}
+
+
+class Role(Enum):
+    """What an argument of the lowered `@main` is."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    SYMBOL = "symbol"
+    ARENA = "arena"
+    STATUS = "status"
+    TEAM = "team"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The public face of one model; `roles` are those of `@main`'s arguments in order."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    symbols: Mapping[str, int]
+    errors: tuple[str, ...]
+    arena_bytes: int
+    roles: tuple[Role, ...]
+
+    @property
+    def threaded(self) -> bool:
+        return Role.TEAM in self.roles
+
+
+def interface_of(module: ModuleOp) -> Interface:
+    """The interface of a fully lowered module; KaokenError when there is no lowered `@main`."""
+    main = main_of(module)
+    roles = tuple(_role(main, i) for i in range(len(main.args)))
+    inputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.INPUT)
+    outputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.OUTPUT)
+    names = [_text(main, i, "kaoken.name") for i, r in enumerate(roles) if r is Role.SYMBOL]
+    maxima = _maxima(main)
+    name = module.attributes.get("kaoken.name")
+    return Interface(
+        name.data if isinstance(name, StringAttr) else "model",
+        inputs,
+        outputs,
+        {name: maxima[name] for name in names},
+        _errors(module),
+        _arena_bytes(module),
+        roles,
+    )
+
+
+def main_of(module: ModuleOp) -> FuncOp:
+    """`@main`; KaokenError when there is none."""
+    for op in module.ops:
+        if isinstance(op, FuncOp) and op.sym_name.data == "main":
+            return op
+    raise KaokenError("the module has no function @main")
+
+
+def _attributes(main: FuncOp, index: int) -> Mapping[str, Attribute]:
+    declared = main.arg_attrs.data if main.arg_attrs is not None else ()
+    return declared[index].data if index < len(declared) else {}
+
+
+def _text(main: FuncOp, index: int, key: str) -> str:
+    value = _attributes(main, index).get(key)
+    if isinstance(value, StringAttr):
+        return value.data
+    return main.args[index].name_hint or f"arg{index}"
+
+
+def _role(main: FuncOp, index: int) -> Role:
+    type_, attributes = main.args[index].type, _attributes(main, index)
+    if "kaoken.result" in attributes:
+        return Role.OUTPUT
+    if "kaoken.shape" in attributes:
+        return Role.INPUT
+    if isinstance(type_, IndexType):
+        return Role.SYMBOL
+    if isinstance(type_, TeamType):
+        return Role.TEAM
+    if isinstance(type_, MemRefType):
+        return Role.STATUS if type_.get_shape() == (2,) else Role.ARENA
+    raise KaokenError(f"@main is not lowered yet: its argument {index} is a {type_}")
+
+
+def _tensor(main: FuncOp, index: int) -> TensorSpec:
+    attributes = _attributes(main, index)
+    key = "kaoken.result" if "kaoken.result" in attributes else "kaoken.name"
+    shape, type_ = attributes["kaoken.shape"], main.args[index].type
+    if not isinstance(shape, ShapeAttr) or not isinstance(type_, MemRefType):
+        raise KaokenError(f"@main is not lowered yet: its argument {index} is a {type_}")
+    return TensorSpec(_text(main, index, key), dtype_name(type_.element_type), shape.data)
+
+
+def _maxima(main: FuncOp) -> dict[str, int]:
+    declared = main.attributes.get("kaoken.max")
+    if not isinstance(declared, DictionaryAttr):
+        return {}
+    pairs = declared.data.items()
+    return {name: value.value.data for name, value in pairs if isinstance(value, IntegerAttr)}
+
+
+def _errors(module: ModuleOp) -> tuple[str, ...]:
+    texts = module.attributes.get("kaoken.errors")
+    if not isinstance(texts, ArrayAttr):
+        return ()
+    return tuple(text.data for text in texts if isinstance(text, StringAttr))
+
+
+def _arena_bytes(module: ModuleOp) -> int:
+    size = module.attributes.get("kaoken.arena_bytes")
+    return size.value.data if isinstance(size, IntegerAttr) else 0

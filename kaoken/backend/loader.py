@@ -1,0 +1,140 @@
+"""A compiled folder as a library in this process: numpy and ctypes, neither torch nor xDSL."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaoken.dialect.dims import Dim
+from kaoken.errors import KaokenError
+
+_ERROR_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output as its caller sees it; `default` fills an input that is left out."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[Dim, ...]
+    default: float | None = None
+
+    @property
+    def text(self) -> str:
+        return f"[{', '.join(map(str, self.shape))}]"
+
+
+class Library:
+    """One compiled model, its functions ready to call.
+
+    Raises KaokenError when the folder is no compiled model or a file of it is missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.name: str = self.manifest["name"]
+        self.inputs = tuple(map(_tensor, self.manifest["inputs"]))
+        self.outputs = tuple(map(_tensor, self.manifest["outputs"]))
+        self.symbols: dict[str, int] = self.manifest["symbols"]
+        self.threads: int = self.manifest["threads"]
+        self._weights = _file(folder, self.manifest["weights"])
+        library = _open(_file(folder, self.manifest["library"]))
+        self._create, self._error, self._destroy, self.run = self._functions(library)
+
+    def _functions(self, library: ctypes.CDLL) -> tuple[Any, Any, Any, Any]:
+        try:
+            create, error, destroy, run = (
+                getattr(library, f"{self.name}_{verb}")
+                for verb in ("create", "error", "destroy", "run")
+            )
+        except AttributeError:
+            raise KaokenError(f"{self.folder}: the library is not the manifest's model") from None
+        create.restype = ctypes.c_void_p
+        create.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+        error.restype, error.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+        destroy.restype, destroy.argtypes = None, [ctypes.c_void_p]
+        pointers = [ctypes.c_void_p] * (1 + len(self.inputs) + len(self.outputs))
+        run.restype = ctypes.c_int
+        run.argtypes = [*pointers, *[ctypes.c_int64] * len(self.symbols)]
+        return create, error, destroy, run
+
+    def create_context(self, threads: int) -> Context:
+        """A new context; KaokenError when the CPU, the weights file or `threads` is unsuitable."""
+        message = ctypes.create_string_buffer(_ERROR_BYTES)
+        path = str(self._weights).encode()
+        handle = self._create(path, threads, message, _ERROR_BYTES)
+        if not handle:
+            raise KaokenError(message.value.decode(errors="replace"))
+        return Context(self, handle)
+
+    def error_of(self, handle: int) -> str:
+        return self._error(handle).decode(errors="replace")
+
+    def destroy(self, handle: int) -> None:
+        self._destroy(handle)
+
+
+class Context:
+    """One context of the C library: for one caller at a time, destroyed with this object."""
+
+    def __init__(self, library: Library, handle: int):
+        self.library = library
+        self.handle = handle
+
+    def run(self, addresses: Sequence[int], sizes: Sequence[int]) -> None:
+        """Run once on arrays by address; KaokenError when the model refuses the input."""
+        if self.library.run(self.handle, *addresses, *sizes):
+            raise KaokenError(self.library.error_of(self.handle))
+
+    def __del__(self) -> None:
+        self.library.destroy(self.handle)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of a compiled folder; KaokenError when there is none."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except OSError:
+        raise KaokenError(
+            f"{folder} is not a compiled model: it has no manifest.json; `kaoken compile` makes one"
+        ) from None
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or "kaoken" not in manifest:
+        raise KaokenError(f"{folder / 'manifest.json'} is not a manifest of kaoken")
+    return manifest
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise KaokenError(f"{path} is missing: compile the model again")
+    return path
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path.resolve()))
+    except OSError as error:
+        raise KaokenError(f"{path} cannot be loaded on this machine: {error}") from None
+
+
+def _tensor(entry: dict[str, Any]) -> Tensor:
+    shape = tuple(map(Dim.of, entry["shape"]))
+    return Tensor(entry["name"], _dtype(entry["dtype"]), shape, entry.get("default"))
+
+
+def _dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)

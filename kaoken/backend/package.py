@@ -1,0 +1,208 @@
+"""A compiled model as a folder: C source, header, weights, CMake file, manifest, runtime.
+
+    minilm.c  minilm.h  minilm.weights  kaoken_runtime.{c,h}  kaoken_cpu.c  example.c
+    CMakeLists.txt  libminilm.so  manifest.json  tokenizer.json ...
+
+The weights file is a header of 4096 bytes (`KAOKEN01`, the number of data bytes, the SHA-256 of
+the data in hexadecimal, which the C source knows too), then the arrays, 64-byte aligned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from kaoken.backend import c_api
+from kaoken.backend.interface import Interface
+from kaoken.backend.toolchain import RUNTIME, RUNTIME_SOURCES, library_name
+from kaoken.errors import KaokenError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kaoken.backend.c_printer import CSource, WeightPlacement
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.weights import WeightStore
+
+MANIFEST = "manifest.json"
+MAGIC = b"KAOKEN01"
+HEADER_BYTES = 4096
+_CHUNK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class PackageOptions:
+    """What a package says besides what its IR says."""
+
+    machine: TargetMachine
+    threads: int = 1
+    dtype: str = "f32"
+    output_tree: Mapping[str, object] = field(default_factory=lambda: {"kind": "tuple"})
+    copied_files: Sequence[Path] = ()
+    """The tokenizer's files and the like."""
+
+
+def write_package(
+    folder: Path, source: CSource, interface: Interface, store: WeightStore, options: PackageOptions
+) -> None:
+    """Write everything but the library into `folder`, which exists and is empty."""
+    name = c_api.c_identifier(interface.name)
+    digest, weights_bytes = write_weights(folder / f"{name}.weights", source.weights, store)
+    machine = options.machine
+    text = c_api.ModelText(
+        interface,
+        name,
+        machine.name,
+        machine.cpu_flags,
+        options.threads,
+        weights_bytes,
+        digest,
+        kaoken_version(),
+    )
+    flags = {family: machine.compiler_flags(family) for family in ("gcc", "clang")}
+    call = c_api.main_call(text, source.main, weights=bool(source.weights))
+    texts = {
+        f"{name}.c": c_api.source(text, source.code, call),
+        f"{name}.h": c_api.header(text),
+        "example.c": c_api.example(text),
+        "CMakeLists.txt": c_api.cmake(text, flags),
+        MANIFEST: json.dumps(_manifest(text, options), indent=2) + "\n",
+    }
+    for file, content in texts.items():
+        (folder / file).write_text(content)
+    for file in (*RUNTIME_SOURCES, "kaoken_runtime.h"):
+        shutil.copyfile(RUNTIME / file, folder / file)
+    for path in options.copied_files:
+        shutil.copyfile(path, folder / path.name)
+
+
+def kaoken_version() -> str:
+    try:
+        return version("kaoken")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
+    i = m.interface
+    return {
+        "kaoken": m.version,
+        "name": m.name,
+        "target": m.target,
+        "features": list(m.features),
+        "threads": m.threads,
+        "dtype": options.dtype,
+        "inputs": [t.as_json() for t in i.inputs],
+        "outputs": [t.as_json() for t in i.outputs],
+        "symbols": dict(i.symbols),
+        "output_tree": dict(options.output_tree),
+        "arena_bytes": i.arena_bytes,
+        "weights_bytes": m.weights_bytes,
+        "weights_digest": m.digest,
+        "errors": list(i.errors),
+        "library": library_name(m.name),
+        "weights": f"{m.name}.weights",
+    }
+
+
+# ---- weights ----
+
+
+def write_weights(
+    path: Path, placements: Sequence[WeightPlacement], store: WeightStore
+) -> tuple[str, int]:
+    """Write the weights file a piece at a time; gives the data's digest and its size in bytes."""
+    total = hashlib.sha256()
+    position = 0
+    with path.open("wb") as file:
+        file.write(bytes(HEADER_BYTES))
+        for placement in placements:
+            array = store[placement.key]
+            if array.nbytes != placement.nbytes:
+                raise KaokenError(
+                    f'weight "{placement.key}" has {array.nbytes} bytes, but the code reads '
+                    f"{placement.nbytes}"
+                )
+            _write(file, total, [bytes(placement.offset - position)])
+            _write(file, total, _pieces(array))
+            position = placement.offset + placement.nbytes
+        file.seek(0)
+        file.write(MAGIC + position.to_bytes(8, "little") + total.hexdigest().encode())
+    return total.hexdigest(), position
+
+
+def _write(file: BinaryIO, total: hashlib._Hash, pieces: Sequence[bytes] | Iterator) -> None:
+    for piece in pieces:
+        file.write(piece)
+        total.update(piece)
+
+
+def _pieces(array: np.ndarray) -> Iterator[memoryview]:
+    """The array's bytes in row-major order, without a second copy of all of them."""
+    import numpy as np
+
+    if array.ndim == 0 or array.flags.c_contiguous:
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        return
+    rows = max(1, _CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
+    for start in range(0, len(array), rows):
+        piece = np.ascontiguousarray(array[start : start + rows])
+        yield piece.reshape(-1).view(np.uint8).data
+
+
+# ---- the folder ----
+
+
+def check_output(out: Path) -> None:
+    """Raise KaokenError unless `out` may become a package: new, empty, or an older package."""
+    if out.exists() and not out.is_dir():
+        raise KaokenError(f"{out} is a file: give a folder to write into")
+    if out.is_dir() and any(out.iterdir()) and not is_package(out):
+        raise KaokenError(f"{out} holds other files: give a new folder, or empty it")
+
+
+def is_package(folder: Path) -> bool:
+    """True if kaoken wrote this folder."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "kaoken" in manifest
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its place when the block ends without an error."""
+    out = Path(out)
+    check_output(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise KaokenError(f"cannot write to {out}: {error.strerror}") from None
+    try:
+        draft.chmod(0o755)
+        yield draft
+        _replace(draft, out)
+    except OSError as error:
+        raise KaokenError(f"cannot write to {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _replace(draft: Path, out: Path) -> None:
+    if not out.exists():
+        draft.replace(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    out.replace(old)
+    draft.replace(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,294 @@
+"""A compiled model as a Python function: numpy arrays or torch tensors in, the same kind out.
+
+    model = kaoken.load("minilm")
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaoken import output_tree
+from kaoken.backend.loader import Context, Library, Tensor
+from kaoken.dialect.dims import Dim
+from kaoken.errors import KaokenError
+
+_USUAL_DEFAULTS = {"attention_mask": 1}
+_FLAGS = {"tokens": "--max-tokens", "batch": "--max-batch"}
+
+
+class CompiledModel:
+    """Call it with the module's own arguments, by position or name.
+
+    Arrays that are contiguous and of the right dtype are not copied. May be called from several
+    threads at once: each call has a context (its own memory and thread team) to itself.
+    Raises KaokenError for a wrong dtype, rank or size, and for what the model itself refuses.
+    """
+
+    def __init__(self, library: Library, threads: int | None = None):
+        self._library = library
+        self.threads = library.threads if threads is None else threads
+        self._idle = [library.create_context(self.threads)]
+        self._owner = os.getpid()
+        _models.add(self)
+
+    @property
+    def name(self) -> str:
+        return self._library.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the C source, header, weights and library are."""
+        return self._library.folder
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self._library.manifest
+
+    def new_context(self) -> CompiledModel:
+        """The same model with memory and threads of its own; the weights are shared."""
+        return CompiledModel(self._library, self.threads)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        values = self._bind_arguments(args, kwargs)
+        torch = _torch_of(values.values())
+        arrays, sizes = self._check_inputs(values)
+        outputs = [_empty(spec, sizes) for spec in self._library.outputs]
+        with self._context() as context:
+            context.run(_addresses([*arrays, *outputs]), self._ordered(sizes))
+        return self._answer(outputs, torch)
+
+    def bind(self, *args: Any, out: Any = None, **kwargs: Any) -> Callable[[], Any]:
+        """A function without arguments that runs on these very arrays, checked only now.
+
+        Inputs must be contiguous, and are read anew at each call. `out` gives the outputs' arrays:
+        one, a sequence, or a dict by name; by default they are made here. Each call overwrites
+        them and returns them in the module's output structure.
+        """
+        values = self._bind_arguments(args, kwargs)
+        torch = _torch_of([*values.values(), out])
+        arrays, sizes = self._check_inputs(values, copy=False)
+        outputs = self._check_outputs(out, sizes)
+        run, context = self._library.run, self._library.create_context(self.threads)
+        arguments = (context.handle, *_addresses([*arrays, *outputs]), *self._ordered(sizes))
+        answer = self._answer(outputs, torch)
+
+        def call() -> Any:
+            if run(*arguments):
+                raise KaokenError(context.library.error_of(context.handle))
+            return answer
+
+        call.keep_alive = (arrays, outputs)  # pyright: ignore[reportFunctionMemberAccess]
+        return call
+
+    # ---- arguments ----
+
+    def _bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by input name; those that are None count as left out."""
+        names = [spec.name for spec in self._library.inputs]
+        if len(args) > len(names):
+            raise KaokenError(f"{self.name} takes {len(names)} inputs, but got {len(args)}")
+        values = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names:
+                raise KaokenError(f"{self.name} has no input {name}; it has {', '.join(names)}")
+            if name in values:
+                raise KaokenError(f"the input {name} is given twice")
+            values[name] = value
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _check_inputs(
+        self, values: Mapping[str, Any], copy: bool = True
+    ) -> tuple[list[np.ndarray], dict[str, int]]:
+        """The inputs as contiguous arrays in the model's order, and the value of each symbol."""
+        inputs = self._library.inputs
+        given = {
+            spec.name: _as_array(spec, values[spec.name], copy)
+            for spec in inputs
+            if spec.name in values
+        }
+        sizes = self._solve([(spec, given[spec.name]) for spec in inputs if spec.name in given])
+        arrays = [given[s.name] if s.name in given else _default(s, sizes) for s in inputs]
+        return arrays, sizes
+
+    def _solve(self, given: Sequence[tuple[Tensor, np.ndarray]]) -> dict[str, int]:
+        """The value of each symbol; KaokenError when sizes contradict each other or a maximum."""
+        sizes: dict[str, int] = {}
+        origin: dict[str, str] = {}
+        compound: list[tuple[Tensor, int, int]] = []
+        for spec, array in given:
+            for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+                if (symbol := _symbol(dim)) is None:
+                    compound.append((spec, axis, size))
+                elif sizes.setdefault(symbol, size) != size:
+                    raise KaokenError(
+                        f"{symbol} is {size} in {spec.name}, but {sizes[symbol]} in "
+                        f"{origin[symbol]}"
+                    )
+                else:
+                    origin.setdefault(symbol, spec.name)
+        self._check_limits(sizes)
+        for spec, axis, size in compound:
+            _check_size(spec, axis, size, sizes)
+        return sizes
+
+    def _check_limits(self, sizes: Mapping[str, int]) -> None:
+        for symbol, limit in self._library.symbols.items():
+            if symbol not in sizes:
+                raise KaokenError(f"no input says what {symbol} is")
+            if sizes[symbol] > limit:
+                flag = f"{_FLAGS[symbol]} {sizes[symbol]}" if symbol in _FLAGS else "more"
+                raise KaokenError(
+                    f"{symbol} is {sizes[symbol]}, but the model was compiled for at most {limit}: "
+                    f"compile with {flag}"
+                )
+            if sizes[symbol] < 1:
+                raise KaokenError(f"{symbol} is {sizes[symbol]}, but must be at least 1")
+
+    def _ordered(self, sizes: Mapping[str, int]) -> list[int]:
+        return [sizes[symbol] for symbol in self._library.symbols]
+
+    # ---- results ----
+
+    def _check_outputs(self, out: Any, sizes: Mapping[str, int]) -> list[np.ndarray]:
+        specs = self._library.outputs
+        if out is None:
+            return [_empty(spec, sizes) for spec in specs]
+        if isinstance(out, Mapping):
+            out = [out.get(spec.name) for spec in specs]
+        given = list(out) if isinstance(out, list | tuple) else [out]
+        if len(given) != len(specs):
+            raise KaokenError(f"{self.name} has {len(specs)} outputs, but out has {len(given)}")
+        arrays = [_as_array(spec, v, copy=False) for spec, v in zip(specs, given, strict=True)]
+        for spec, array in zip(specs, arrays, strict=True):
+            for axis, size in enumerate(array.shape):
+                _check_size(spec, axis, size, sizes)
+        return arrays
+
+    def _answer(self, outputs: Sequence[np.ndarray], torch: Any) -> Any:
+        values = [_as_torch(torch, o) for o in outputs] if torch is not None else outputs
+        tree = self.manifest["output_tree"]
+        return output_tree.build(tree, values, load_class=torch is not None)
+
+    # ---- contexts ----
+
+    @contextmanager
+    def _context(self) -> Iterator[Context]:
+        """A context that no other call has; a new one when all are busy."""
+        try:
+            context = self._idle.pop()
+        except IndexError:
+            context = self._library.create_context(self.threads)
+        try:
+            yield context
+        finally:
+            self._idle.append(context)
+
+    def _after_fork(self) -> None:
+        """A forked process has none of the parent's threads, so it makes its own contexts."""
+        self._idle.clear()
+
+
+_models: weakref.WeakSet[CompiledModel] = weakref.WeakSet()
+
+
+def _forget_contexts() -> None:
+    for model in list(_models):
+        model._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_contexts)
+
+
+def _torch_of(values: Any) -> Any:
+    """The torch module if one of the values is a tensor; it is never imported here."""
+    torch = sys.modules.get("torch")
+    if torch is None or not any(isinstance(v, torch.Tensor) for v in values):
+        return None
+    return torch
+
+
+def _as_array(spec: Tensor, value: Any, copy: bool = True) -> np.ndarray:
+    """The value as a contiguous array of the input's dtype and rank."""
+    array = value if isinstance(value, np.ndarray) else _from_tensor(spec, value)
+    if array.dtype != spec.dtype:
+        raise KaokenError(f"{spec.name}: expected {spec.dtype.name}, got {array.dtype.name}")
+    if array.ndim != len(spec.shape):
+        raise KaokenError(
+            f"{spec.name}: expected {len(spec.shape)} dimensions {spec.text}, got {array.ndim}"
+        )
+    if array.flags.c_contiguous:
+        return array
+    if not copy:
+        raise KaokenError(f"{spec.name}: bind needs a contiguous array")
+    return np.ascontiguousarray(array)
+
+
+def _from_tensor(spec: Tensor, value: Any) -> np.ndarray:
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        raise KaokenError(
+            f"{spec.name}: expected a numpy array or torch tensor, got {type(value).__name__}"
+        )
+    if value.device.type != "cpu":
+        raise KaokenError(f"{spec.name}: the tensor is on {value.device}, move it to the CPU")
+    value = value.detach()
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.int16).numpy().view(_bfloat16())
+    return value.numpy()
+
+
+def _as_torch(torch: Any, array: np.ndarray) -> Any:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _bfloat16() -> np.dtype:
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def _symbol(dim: Dim) -> str | None:
+    """The name of a size that is just a symbol."""
+    if len(dim.terms) == 1:
+        (monomial, coefficient) = dim.terms[0]
+        if coefficient == 1 and len(monomial) == 1:
+            return monomial[0]
+    return None
+
+
+def _check_size(spec: Tensor, axis: int, size: int, sizes: Mapping[str, int]) -> None:
+    try:
+        expected = spec.shape[axis].evaluate(sizes)
+    except KeyError as error:
+        raise KaokenError(f"no input says what {error.args[0]} is") from None
+    if size != expected:
+        raise KaokenError(
+            f"{spec.name}: dimension {axis} of {spec.text} is {size}, expected {expected}"
+        )
+
+
+def _default(spec: Tensor, sizes: Mapping[str, int]) -> np.ndarray:
+    fill = _USUAL_DEFAULTS.get(spec.name) if spec.default is None else spec.default
+    if fill is None:
+        raise KaokenError(f"the input {spec.name} is missing")
+    return np.full([dim.evaluate(sizes) for dim in spec.shape], fill, spec.dtype)
+
+
+def _empty(spec: Tensor, sizes: Mapping[str, int]) -> np.ndarray:
+    return np.empty([dim.evaluate(sizes) for dim in spec.shape], spec.dtype)
+
+
+def _addresses(arrays: Sequence[np.ndarray]) -> list[int]:
+    return [array.ctypes.data for array in arrays]
