@@ -235,8 +235,6 @@ class AttentionOp(KaokenOp):
 class RowNormOp(KaokenOp):
     """A normalisation of the last dimension; the shape stays."""
 
-    input = operand_def(AnyTensor)
-    weight = operand_def(AnyTensor)
     eps = prop_def(FloatAttr)
 
     def infer_shape(self, *operands: Shape) -> Shape:
@@ -254,6 +252,8 @@ class LayerNormOp(RowNormOp):
 
     name = "kaoken.layer_norm"
 
+    input = operand_def(AnyTensor)
+    weight = operand_def(AnyTensor)
     bias = opt_operand_def(AnyTensor)
 
     irdl_options = (ParsePropInAttrDict(),)
@@ -268,6 +268,9 @@ class RmsNormOp(RowNormOp):
     """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension (Zhang and Sennrich, 2019)."""
 
     name = "kaoken.rms_norm"
+
+    input = operand_def(AnyTensor)
+    weight = operand_def(AnyTensor)
 
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = (

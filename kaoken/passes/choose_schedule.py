@@ -1,0 +1,143 @@
+"""`choose-schedule`: write on each op how its loops are to be rewritten; change nothing else.
+
+The decisions follow from the shape and the target description alone, so they can be read, edited
+and tested as text. Ops that carry a schedule already keep it.
+
+    %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
+->
+    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(48), order(n0, m, n1),
+           tile(m, 8), vectorize(m_in, n1), parallel(n0)>} : ...
+
+Directives, as the loop passes read them:
+
+- `panel(R)`: `bake` packs the weight into panels of R columns; attention packs keys so.
+- `order(a, b, ...)`: nest the loops a, b, ... in this order (`reorder`).
+- `tile(l, T)`: split loop l into blocks of T, `l` over the blocks and `l_in` inside (`tile`).
+- `vectorize(a, b)`: run loops a and b as the dimensions of a vector (`vectorize`).
+- `unroll(l, F)`: have the C compiler unroll loop l by F.
+- `parallel(l)`: divide the iterations of l among the threads (`parallelize`).
+- `literal()`: straight-line code with the weights as constants (`bake{mode=literal}`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.passes import ModulePass
+
+from kaoken.backend.machine import TargetMachine
+from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
+from kaoken.dialect.base import KaokenOp, tensor_type
+from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
+from kaoken.dialect.tensor import CumsumOp, ReshapeOp
+
+TARGET = "kaoken.target"
+FLOAT_BITS = 32
+ROW_REGISTERS = 4
+"""How many vector registers a row loop works on at once, to hide the latency of additions."""
+
+
+@dataclass(frozen=True)
+class ChooseSchedulePass(ModulePass):
+    """Choose tile sizes, loop orders, vector and thread loops for a target."""
+
+    name = "choose-schedule"
+
+    target: str | None = None
+    """The target to schedule for; by default the module's `kaoken.target`, else this machine."""
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = target_of(op, self.target)
+        for inner in op.walk():
+            if isinstance(inner, KaokenOp) and not isinstance(inner, WeightOp | ReshapeOp):
+                _schedule(inner, machine)
+
+
+def target_of(module: ModuleOp, target: str | None = None) -> TargetMachine:
+    """The machine that a module is compiled for, from now on written on it."""
+    declared = module.attributes.get(TARGET)
+    if target is None and isinstance(declared, StringAttr):
+        return TargetMachine.parse(declared.data)
+    machine = TargetMachine.parse(target or "native")
+    module.attributes[TARGET] = StringAttr(machine.name)
+    return machine
+
+
+def _schedule(op: KaokenOp, machine: TargetMachine) -> None:
+    if isinstance(op, LinearOp | AttentionOp):
+        if op.schedule is None:
+            choose = _linear if isinstance(op, LinearOp) else _attention
+            op.schedule = choose(op, machine)  # pyright: ignore[reportArgumentType]
+        if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
+            op.attributes.setdefault("norm_schedule", _rows(op, machine))
+        return
+    if "schedule" not in op.properties and (schedule := _rows(op, machine)) is not None:
+        op.attributes.setdefault("schedule", schedule)
+
+
+def register_tile(n: int, machine: TargetMachine) -> tuple[int, int]:
+    """Rows and columns of the accumulator tile of a matrix product with n columns.
+
+    As wide as three quarters of the registers allow, of those widths that waste the fewest
+    columns; where several do, the one with the most even ratio of rows to columns.
+    """
+    lanes = machine.lanes(FLOAT_BITS)
+    accumulators = machine.vector_registers * 3 // 4
+
+    def cost(vectors: int) -> tuple[int, float]:
+        width = vectors * lanes
+        padded = -(-n // width) * width
+        rows = accumulators // vectors
+        loads = vectors + rows
+        return (padded, loads / (rows * vectors))
+
+    vectors = min((v for v in range(1, 5) if accumulators // v >= 1), key=cost)
+    return min(accumulators // vectors, MAX_ROWS), vectors * lanes
+
+
+MAX_ROWS = 12
+"""The most rows of a tile: each row count up to it gets code of its own."""
+
+
+def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
+    rows, width = register_tile(op.n, machine)
+    return _directives(
+        ("panel", width),
+        ("order", "n0", "m", "n1"),
+        ("tile", "m", rows),
+        ("vectorize", "m_in", "n1"),
+        ("parallel", "n0"),
+    )
+
+
+def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
+    """Two registers of keys by as many rows as leave room for both products' tiles."""
+    lanes = machine.lanes(FLOAT_BITS)
+    rows = max(1, min(8, machine.vector_registers * 3 // 8))
+    return _directives(
+        ("panel", 2 * lanes),
+        ("tile", "i", rows),
+        ("vectorize", "i_in", "j1"),
+        ("vectorize", "i_in", "e1"),
+        ("vectorize", "j1"),
+        ("vectorize", "lane"),
+        ("parallel", "bh"),
+    )
+
+
+def _rows(op: KaokenOp, machine: TargetMachine) -> ScheduleAttr | None:
+    """Row by row: the last dimension in vectors where its size is known."""
+    outer = _directives(("parallel", "m"))
+    if isinstance(op, CumsumOp):
+        return outer
+    sizes = tensor_type(op.result).get_shape()
+    if not sizes or sizes[-1] < 2:
+        return outer
+    width = min(ROW_REGISTERS * machine.lanes(FLOAT_BITS), sizes[-1])
+    return _directives(("tile", "h", width), ("vectorize", "h_in"), ("parallel", "m"))
+
+
+def _directives(*directives: tuple[str | int, ...]) -> ScheduleAttr:
+    return ScheduleAttr(tuple(Directive(str(name), tuple(args)) for name, *args in directives))

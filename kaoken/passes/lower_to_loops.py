@@ -1,0 +1,409 @@
+"""`lower-to-loops`: from tensors to buffers, from ops to kernels made of plain loop nests.
+
+Every op becomes a call of a private function, its kernel; equal ops share one. Kernels hold the
+plainest nest that computes the op, each loop marked parallel or reduction, and carry the op's
+schedule, which the passes after this one obey. Functions get a buffer for each argument and
+result, and an index for each symbolic size.
+
+    %y = kaoken.linear %x, %w bias %b {schedule = #kaoken.schedule<tile(m, 8), ...>} : ...
+->
+    %y = memref.alloc(%tokens) : memref<?x1152xf32>
+    func.call @linear_384x1152(%x, %w, %b, %y, %tokens) : ...
+
+    func.func private @linear_384x1152(%x: memref<?x384xf32>, %w: memref<24x384x48xf32>, ...) {
+      affine.for %m = 0 to %tokens {
+        affine.for %n0 = 0 to 24 {
+          affine.for %n1 = 0 to 48 {
+            %acc = affine.for %k = 0 to 384 iter_args(%a = %bias) { ... math.fma ... }
+            memref.store %acc, %y[%m, %n]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, func, memref
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    IndexType,
+    IntegerAttr,
+    MemRefType,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
+from xdsl.transforms.common_subexpression_elimination import cse
+
+from kaoken.analysis.shapes import symbolic_shapes
+from kaoken.dialect.attributes import Norm, ScheduleAttr, Shape, ShapeAttr
+from kaoken.dialect.base import KaokenOp, tensor_type
+from kaoken.dialect.dims import Dim
+from kaoken.dialect.kaoken_loop import ViewOp
+from kaoken.dialect.kaoken_loop import WeightOp as WeightPointerOp
+from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
+from kaoken.dialect.tensor import ReshapeOp, SliceOp
+from kaoken.errors import KaokenError
+from kaoken.passes.bake import BakePass
+from kaoken.passes.lowering.attention import columns_of
+from kaoken.passes.lowering.kernel import (
+    STATUS_TYPE,
+    BufferArgument,
+    Kernel,
+    KernelArgument,
+    SizeArgument,
+)
+from kaoken.passes.lowering.pointwise import lower_copy
+from kaoken.passes.lowering.rows import lower_norm_epilogue
+from kaoken.passes.lowering.table import LOWERINGS
+
+MAX = "kaoken.max"
+
+
+@dataclass(frozen=True)
+class LowerToLoopsPass(ModulePass):
+    """Turn tensor functions into loop kernels and the functions that call them."""
+
+    name = "lower-to-loops"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        BakePass().apply(ctx, op)
+        functions = [f for f in op.ops if isinstance(f, func.FuncOp) and _has_tensors(f)]
+        lowering = _ModuleLowering(op, functions)
+        for function in _callees_first(functions):
+            lowering.lower(function)
+        lowering.finish()
+
+
+def _has_tensors(function: func.FuncOp) -> bool:
+    types = function.function_type
+    return any(isinstance(t, TensorType) for t in (*types.inputs, *types.outputs))
+
+
+def _callees_first(functions: list[func.FuncOp]) -> list[func.FuncOp]:
+    by_name = {f.sym_name.data: f for f in functions}
+    ordered: dict[str, func.FuncOp] = {}
+
+    def visit(function: func.FuncOp) -> None:
+        for op in function.body.walk():
+            if isinstance(op, func.CallOp) and op.callee.root_reference.data in by_name:
+                visit(by_name[op.callee.root_reference.data])
+        ordered.setdefault(function.sym_name.data, function)
+
+    for function in functions:
+        visit(function)
+    return list(ordered.values())
+
+
+def declared_maxima(function: func.FuncOp) -> dict[str, int]:
+    """`kaoken.max`: the largest value of each symbolic size."""
+    declared = function.attributes.get(MAX)
+    if not isinstance(declared, DictionaryAttr):
+        return {}
+    values = declared.data.items()
+    return {k: v.value.data for k, v in values if isinstance(v, IntegerAttr)}
+
+
+@dataclass
+class _ModuleLowering:
+    """What the functions of one module share: kernels, error texts, signatures."""
+
+    module: ModuleOp
+    functions: list[func.FuncOp]
+    kernels: dict[str, list[func.FuncOp]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    symbols: dict[str, list[str]] = field(default_factory=dict)
+
+    def lower(self, function: func.FuncOp) -> None:
+        lowered = _FunctionLowering(self, function).run()
+        block = function.parent
+        assert block is not None
+        block.insert_op_before(lowered, function)
+        function.detach()
+        function.erase()
+
+    def add_error(self, text: str) -> int:
+        """The code of a run-time error, from 1 on."""
+        if text not in self.errors:
+            self.errors.append(text)
+        return self.errors.index(text) + 1
+
+    def share(self, kernel: func.FuncOp) -> str:
+        """The name of an equal kernel, or of this one, now part of the module."""
+        name = kernel.sym_name.data
+        known = self.kernels.setdefault(name, [])
+        for other in known:
+            kernel.sym_name = other.sym_name
+            if kernel.is_structurally_equivalent(other):
+                return other.sym_name.data
+        kernel.sym_name = StringAttr(f"{name}_{len(known) + 1}" if known else name)
+        known.append(kernel)
+        return kernel.sym_name.data
+
+    def finish(self) -> None:
+        """Put the kernels before their callers, and the error texts on the module."""
+        builder = Builder(InsertPoint.at_start(self.module.body.block))
+        for kernels in self.kernels.values():
+            for kernel in kernels:
+                builder.insert(kernel)
+        if self.errors:
+            texts = ArrayAttr([StringAttr(text) for text in self.errors])
+            self.module.attributes["kaoken.errors"] = texts
+
+
+class _FunctionLowering:
+    """One function: a buffer for each tensor, a call for each op."""
+
+    def __init__(self, shared: _ModuleLowering, function: func.FuncOp):
+        self.shared = shared
+        self.function = function
+        self.shapes = symbolic_shapes(function)
+        self.maxima = declared_maxima(function)
+        self.buffers: dict[SSAValue, SSAValue] = {}
+        self.sizes: dict[Dim, SSAValue] = {}
+        self.constants: set[SSAValue] = set()
+        self.block = Block()
+        self.builder = Builder(InsertPoint.at_end(self.block))
+        self.attributes: list[dict[str, Attribute]] = []
+        self.returned = _return_of(function)
+
+    def run(self) -> func.FuncOp:
+        self._add_arguments()
+        for op in self.function.body.block.ops:
+            if op is not self.returned:
+                self._lower(op)
+        self._copy_results()
+        self.builder.insert(func.ReturnOp())
+        lowered = func.FuncOp(
+            self.function.sym_name.data,
+            FunctionType.from_lists(self.block.arg_types, []),
+            Region(self.block),
+            self.function.sym_visibility,
+            arg_attrs=ArrayAttr([DictionaryAttr(a) for a in self.attributes]),
+        )
+        lowered.attributes.update(self.function.attributes)
+        cse(lowered)
+        return lowered
+
+    # Signature: inputs, results, sizes, status
+
+    def _add_arguments(self) -> None:
+        names = self._argument_names()
+        for argument, name in zip(self.function.args, names, strict=True):
+            attributes: dict[str, Attribute] = {"kaoken.name": StringAttr(name)}
+            self.buffers[argument] = self._add_buffer(argument, name, attributes)
+        self.results = self._add_results()
+        for symbol in self._symbols():
+            value = self._add_argument(IndexType(), symbol, {"kaoken.name": StringAttr(symbol)})
+            self.sizes[Dim.symbol(symbol)] = value
+        self.status = self._add_argument(STATUS_TYPE, "status", {})
+
+    def _argument_names(self) -> list[str]:
+        declared = self.function.arg_attrs.data if self.function.arg_attrs is not None else ()
+        names: list[str] = []
+        for i, argument in enumerate(self.function.args):
+            attributes = declared[i].data if i < len(declared) else {}
+            name = attributes.get("kaoken.name")
+            hint = argument.name_hint or f"arg{i}"
+            names.append(name.data if isinstance(name, StringAttr) else hint)
+        return names
+
+    def _add_results(self) -> list[SSAValue]:
+        """Result buffers; a value that is computed here is computed right into its buffer."""
+        declared = self.function.attributes.get("kaoken.results")
+        names = [n.data for n in declared.data] if isinstance(declared, ArrayAttr) else []
+        results: list[SSAValue] = []
+        for i, value in enumerate(self.returned.operands):
+            name = names[i] if i < len(names) else f"out{i}"
+            attributes: dict[str, Attribute] = {"kaoken.result": StringAttr(name)}
+            buffer = self._add_buffer(value, name, attributes)
+            if isinstance(value.owner, Operation) and value not in self.buffers:
+                self.buffers[value] = buffer
+            results.append(buffer)
+        return results
+
+    def _add_buffer(
+        self, value: SSAValue, name: str, attributes: dict[str, Attribute]
+    ) -> SSAValue:
+        shape = self.shapes[value]
+        attributes["kaoken.shape"] = ShapeAttr(shape)
+        return self._add_argument(_memref(value, shape), name, attributes)
+
+    def _add_argument(
+        self, type_: Attribute, name: str, attributes: dict[str, Attribute]
+    ) -> SSAValue:
+        self.attributes.append(attributes)
+        value = self.block.insert_arg(type_, len(self.block.args))
+        value.name_hint = name.replace(".", "_")
+        return value
+
+    def _symbols(self) -> list[str]:
+        """The declared symbols in their order, then those that only shapes name."""
+        used = {s for shape in self.shapes.values() for dim in shape for s in dim.symbols}
+        names = [*self.maxima, *sorted(used - set(self.maxima))]
+        if undeclared := names[len(self.maxima) :]:
+            raise KaokenError(
+                f"the size {undeclared[0]} has no declared maximum: add it to kaoken.max"
+            )
+        self.shared.symbols[self.function.sym_name.data] = names
+        return names
+
+    # Ops
+
+    def _lower(self, op: Operation) -> None:
+        if isinstance(op, WeightOp):
+            pointer = WeightPointerOp(op.key.data, _memref(op.result, self.shapes[op.result]))
+            self.buffers[op.result] = self._insert(pointer, op.result)
+        elif isinstance(op, arith.ConstantOp):
+            self.constants.add(op.result)
+        elif isinstance(op, ReshapeOp) and op.result not in self.buffers:
+            type_ = _memref(op.result, self.shapes[op.result])
+            self.buffers[op.result] = self._view(self.buffers[op.input], type_)
+        elif isinstance(op, func.CallOp):
+            self._lower_call(op)
+        elif isinstance(op, KaokenOp):
+            self._lower_op(op)
+        else:
+            raise KaokenError(f"lower-to-loops knows no lowering of {op.name}")
+
+    def _lower_op(self, op: KaokenOp) -> None:
+        if isinstance(op, SliceOp) and _only_feeds_attention(op):
+            return
+        if type(op) not in LOWERINGS:
+            raise KaokenError(f"lower-to-loops knows no lowering of {op.name}")
+        kernel = self._kernel()
+        LOWERINGS[type(op)](op, kernel)
+        self._call(kernel, schedule_of(op))
+        if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
+            kernel = self._kernel()
+            lower_norm_epilogue(op, kernel)
+            self._call(kernel, norm_schedule_of(op))
+
+    def _kernel(self) -> Kernel:
+        return Kernel(Block(), self.shapes, self.maxima, self.shared.add_error)
+
+    def _call(self, kernel: Kernel, schedule: ScheduleAttr | None) -> None:
+        """Share the finished kernel and call it with this function's buffers and sizes."""
+        function = kernel.finish(schedule)
+        cse(function)
+        name = self.shared.share(function)
+        arguments = [self._argument(a) for a in kernel.arguments]
+        self.builder.insert(func.CallOp(name, arguments, []))
+
+    def _argument(self, argument: KernelArgument) -> SSAValue:
+        if isinstance(argument, BufferArgument):
+            buffer = argument.buffer or self._buffer(argument.value)
+            return self._view(buffer, argument.type)
+        if isinstance(argument, SizeArgument):
+            return self._size(argument.dim)
+        return self.status
+
+    def _lower_call(self, op: func.CallOp) -> None:
+        name = op.callee.root_reference.data
+        callee = next(f for f in self.shared.functions if f.sym_name.data == name)
+        inner = callee_symbols(callee, [self.shapes[v] for v in op.arguments])
+        arguments = [self._buffer(v) for v in (*op.arguments, *op.results)]
+        sizes = [self._size(inner[s]) for s in self.shared.symbols[name]]
+        self.builder.insert(func.CallOp(name, [*arguments, *sizes, self.status], []))
+
+    # Buffers and sizes
+
+    def _buffer(self, value: SSAValue) -> SSAValue:
+        """The buffer of a tensor; one that is computed here gets its memory now."""
+        if value in self.constants:
+            raise KaokenError("a dense constant is left in the module: run bake first")
+        if value not in self.buffers:
+            shape = self.shapes[value]
+            dynamic = [self._size(d) for d in shape if d.constant is None]
+            alloc = memref.AllocOp(dynamic, [], _memref(value, shape))
+            self.buffers[value] = self._insert(alloc, value)
+        return self.buffers[value]
+
+    def _view(self, buffer: SSAValue, type_: MemRefType[Attribute]) -> SSAValue:
+        if buffer.type == type_:
+            return buffer
+        return self._insert(ViewOp(buffer, type_), buffer)
+
+    def _insert(self, op: Operation, like: SSAValue) -> SSAValue:
+        op.results[0].name_hint = like.name_hint
+        self.builder.insert(op)
+        return op.results[0]
+
+    def _size(self, dim: Dim) -> SSAValue:
+        """An index value for a size: a symbol's argument, or arithmetic on those."""
+        if dim not in self.sizes:
+            total: SSAValue | None = None
+            for monomial, coefficient in dim.terms:
+                term = self._term(monomial, coefficient)
+                total = term if total is None else self._index_op(arith.AddiOp(total, term))
+            self.sizes[dim] = total if total is not None else self._number(0)
+        return self.sizes[dim]
+
+    def _term(self, monomial: tuple[str, ...], coefficient: int) -> SSAValue:
+        value = None if monomial and coefficient == 1 else self._number(coefficient)
+        for symbol in monomial:
+            factor = self.sizes[Dim.symbol(symbol)]
+            value = factor if value is None else self._index_op(arith.MuliOp(value, factor))
+        assert value is not None
+        return value
+
+    def _number(self, value: int) -> SSAValue:
+        return self._index_op(arith.ConstantOp(IntegerAttr.from_index_int_value(value)))
+
+    def _index_op(self, op: Operation) -> SSAValue:
+        self.builder.insert(op)
+        return op.results[0]
+
+    def _copy_results(self) -> None:
+        """Results that are arguments, weights, or given back twice need a copy."""
+        for value, result in zip(self.returned.operands, self.results, strict=True):
+            if self.buffers[value] is not result:
+                kernel = self._kernel()
+                lower_copy(value, result, kernel)
+                self._call(kernel, None)
+
+
+def _return_of(function: func.FuncOp) -> func.ReturnOp:
+    last = function.body.block.last_op
+    assert isinstance(last, func.ReturnOp)
+    return last
+
+
+def _memref(value: SSAValue, shape: Shape) -> MemRefType[Attribute]:
+    return MemRefType(tensor_type(value).element_type, [d.static for d in shape])
+
+
+def _only_feeds_attention(op: SliceOp) -> bool:
+    """Attention reads slices of the last dimension in place."""
+    if columns_of(op.result).source is op.result:
+        return False
+    return all(isinstance(use.operation, AttentionOp) and use.index < 3 for use in op.result.uses)
+
+
+def callee_symbols(callee: func.FuncOp, arguments: list[Shape]) -> dict[str, Dim]:
+    """What the callee's symbols are in the caller, read off the shapes of the arguments."""
+    symbols: dict[str, Dim] = {}
+    inner = symbolic_shapes(callee)
+    for argument, shape in zip(callee.args, arguments, strict=True):
+        for own, given in zip(inner[argument], shape, strict=True):
+            for name in own.symbols if own == Dim.symbol(next(iter(own.symbols), "")) else ():
+                symbols[name] = given
+    return symbols
+
+
+def norm_schedule_of(op: LinearOp) -> ScheduleAttr | None:
+    """The schedule of a linear layer's norm epilogue."""
+    schedule = op.attributes.get("norm_schedule")
+    return schedule if isinstance(schedule, ScheduleAttr) else None
+
+
+def schedule_of(op: Operation) -> ScheduleAttr | None:
+    """The schedule that `choose-schedule` or a person wrote on an op."""
+    schedule = op.properties.get("schedule", op.attributes.get("schedule"))
+    return schedule if isinstance(schedule, ScheduleAttr) else None

@@ -1,0 +1,198 @@
+"""Building loop nests: thin words over affine, memref, arith and math ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.dialects import affine, arith, memref, scf
+from xdsl.dialects.builtin import (
+    AffineMapAttr,
+    AnyFloat,
+    FloatAttr,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
+    MemRefType,
+    StringAttr,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir.affine import AffineExpr, AffineMap
+from xdsl.rewriter import InsertPoint
+
+from kaoken.dialect import kaoken_loop
+
+Index = int | SSAValue
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A loop bound: an affine map (its least result counts) over SSA sizes."""
+
+    map: AffineMap
+    operands: tuple[SSAValue, ...] = ()
+
+    @staticmethod
+    def of(size: Index | Extent) -> Extent:
+        if isinstance(size, Extent):
+            return size
+        if isinstance(size, int):
+            return Extent(AffineMap.constant_map(size))
+        return Extent(AffineMap(0, 1, (AffineExpr.symbol(0),)), (size,))
+
+    @property
+    def constant(self) -> int | None:
+        """The number of iterations where it is known."""
+        if self.operands:
+            return None
+        return min(self.map.eval([], []))
+
+    def ceildiv(self, divisor: int) -> Extent:
+        """The number of blocks of `divisor` that cover this extent."""
+        if self.constant is not None:
+            return Extent.of(-(-self.constant // divisor))
+        results = tuple(e.ceil_div(divisor) for e in self.map.results)
+        return Extent(AffineMap(self.map.num_dims, self.map.num_symbols, results), self.operands)
+
+
+class Nest:
+    """Appends ops to a block; loops are context managers that move the place of insertion."""
+
+    def __init__(self, block: Block):
+        self.builder = Builder(InsertPoint.at_end(block))
+
+    def insert(self, op: Operation) -> SSAValue:
+        """Append an op and give its first result."""
+        self.builder.insert(op)
+        return op.results[0]
+
+    @contextmanager
+    def parallel(self, name: str, size: Index | Extent, step: int = 1) -> Iterator[SSAValue]:
+        """A loop over 0 .. size whose iterations are independent."""
+        block = Block(arg_types=[IndexType()])
+        loop = _for(Extent.of(size), [], block, step)
+        _mark(loop, name, kaoken_loop.PARALLEL)
+        block.args[0].name_hint = name
+        self.builder.insert(loop)
+        with self._inside(block):
+            yield block.args[0]
+            self.builder.insert(affine.YieldOp.get())
+
+    def reduce(
+        self,
+        name: str,
+        size: Index | Extent,
+        inits: Sequence[SSAValue],
+        body: Callable[[SSAValue, list[SSAValue]], Sequence[SSAValue]],
+    ) -> list[SSAValue]:
+        """A loop that carries values; `body` takes the index and them, and gives the next ones."""
+        block = Block(arg_types=[IndexType(), *(v.type for v in inits)])
+        loop = _for(Extent.of(size), inits, block, 1)
+        _mark(loop, name, kaoken_loop.REDUCTION)
+        block.args[0].name_hint = name
+        for arg in block.args[1:]:
+            arg.name_hint = "acc"
+        self.builder.insert(loop)
+        with self._inside(block):
+            results = body(block.args[0], list(block.args[1:]))
+            self.builder.insert(affine.YieldOp.get(*results))
+        return list(loop.results)
+
+    def fold(
+        self,
+        name: str,
+        size: Index | Extent,
+        init: SSAValue,
+        body: Callable[[SSAValue, SSAValue], SSAValue],
+    ) -> SSAValue:
+        """`reduce` of one value."""
+        return self.reduce(name, size, [init], lambda i, acc: [body(i, acc[0])])[0]
+
+    @contextmanager
+    def when(self, condition: SSAValue) -> Iterator[None]:
+        """`scf.if` without results."""
+        block = Block()
+        self.builder.insert(scf.IfOp(condition, [], Region(block)))
+        with self._inside(block):
+            yield
+            self.builder.insert(scf.YieldOp())
+
+    @contextmanager
+    def _inside(self, block: Block) -> Iterator[None]:
+        outer = self.builder.insertion_point
+        self.builder.insertion_point = InsertPoint.at_end(block)
+        try:
+            yield
+        finally:
+            self.builder.insertion_point = outer
+
+    def alloc(self, type_: MemRefType[Attribute], name: str) -> SSAValue:
+        """Scratch memory of a known size; `plan-memory` finds it a place."""
+        op = memref.AllocOp([], [], type_)
+        op.results[0].name_hint = name
+        return self.insert(op)
+
+    def index(self, value: Index) -> SSAValue:
+        if isinstance(value, SSAValue):
+            return value
+        return self.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(value)))
+
+    def affine(self, function: Callable[..., AffineExpr], *operands: Index) -> SSAValue:
+        """An index that is an affine function of others; numbers among them are folded in."""
+        values = [v for v in operands if isinstance(v, SSAValue)]
+        dims = iter(AffineExpr.dimension(i) for i in range(len(values)))
+        arguments = [
+            next(dims) if isinstance(v, SSAValue) else AffineExpr.constant(v) for v in operands
+        ]
+        result = AffineMap(len(values), 0, (function(*arguments),))
+        return self.insert(affine.ApplyOp(values, AffineMapAttr(result)))
+
+    def add_index(self, a: Index, b: Index) -> Index:
+        """The sum of two indices, folded where both are numbers."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if a == 0 or b == 0:
+            return b if a == 0 else a
+        return self.insert(arith.AddiOp(self.index(a), self.index(b)))
+
+    def multiply_index(self, a: Index, b: Index) -> Index:
+        """The product of two indices, folded where both are numbers."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        return self.insert(arith.MuliOp(self.index(a), self.index(b)))
+
+    def load(self, source: SSAValue, *indices: Index) -> SSAValue:
+        return self.insert(memref.LoadOp.get(source, [self.index(i) for i in indices]))
+
+    def store(self, value: SSAValue, target: SSAValue, *indices: Index) -> None:
+        indices_ = [self.index(i) for i in indices]
+        self.builder.insert(memref.StoreOp.get(value, target, indices_))
+
+    def constant(self, value: float, type_: Attribute) -> SSAValue:
+        """A number of a float, integer or index type."""
+        if isinstance(type_, IndexType):
+            return self.index(int(value))
+        if isinstance(type_, IntegerType):
+            return self.insert(arith.ConstantOp(IntegerAttr(int(value), type_)))
+        assert isinstance(type_, AnyFloat)
+        return self.insert(arith.ConstantOp(FloatAttr(value, type_)))
+
+
+def _for(size: Extent, inits: Sequence[SSAValue], block: Block, step: int) -> affine.ForOp:
+    return affine.ForOp.from_region(
+        [],
+        size.operands,
+        inits,
+        [v.type for v in inits],
+        0,
+        AffineMapAttr(size.map),
+        Region(block),
+        step,
+    )
+
+
+def _mark(loop: affine.ForOp, name: str, kind: StringAttr) -> None:
+    loop.attributes[kaoken_loop.NAME] = StringAttr(name)
+    loop.attributes[kaoken_loop.KIND] = kind

@@ -1,0 +1,41 @@
+"""Which function lowers which op. A new op adds its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xdsl.ir import Operation
+
+from kaoken.dialect import nn, tensor
+from kaoken.passes.lowering import attention, linear, pointwise, rows
+from kaoken.passes.lowering.kernel import Kernel
+
+LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
+    nn.LinearOp: linear.lower_linear,
+    nn.MatmulOp: linear.lower_matmul,
+    nn.AttentionOp: attention.lower_attention,
+    nn.LayerNormOp: rows.lower_layer_norm,
+    nn.RmsNormOp: rows.lower_layer_norm,
+    nn.SoftmaxOp: rows.lower_softmax,
+    nn.EmbeddingOp: rows.lower_embedding,
+    nn.MeanPoolOp: rows.lower_mean_pool,
+    nn.NormalizeOp: rows.lower_normalize,
+    nn.GeluOp: pointwise.lower_activation,
+    nn.ReluOp: pointwise.lower_activation,
+    nn.SiluOp: pointwise.lower_activation,
+    nn.TanhOp: pointwise.lower_activation,
+    nn.SigmoidOp: pointwise.lower_activation,
+    tensor.FullOp: pointwise.lower_full,
+    tensor.IotaOp: pointwise.lower_iota,
+    tensor.ReshapeOp: pointwise.lower_reshape,
+    tensor.TransposeOp: pointwise.lower_transpose,
+    tensor.SliceOp: pointwise.lower_slice,
+    tensor.ConcatOp: pointwise.lower_concat,
+    tensor.BroadcastOp: pointwise.lower_broadcast,
+    tensor.GatherOp: pointwise.lower_gather,
+    tensor.CastOp: pointwise.lower_cast,
+    tensor.ElementwiseOp: pointwise.lower_elementwise,
+    tensor.ReduceOp: pointwise.lower_reduce,
+    tensor.CumsumOp: pointwise.lower_cumsum,
+}

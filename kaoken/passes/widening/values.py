@@ -1,0 +1,314 @@
+"""Widening the ops of a loop body: what each value becomes when loops turn into vector lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.dialects import affine, arith, math, memref, vector
+from xdsl.dialects.builtin import (
+    AffineMapAttr,
+    ArrayAttr,
+    BoolAttr,
+    DenseIntOrFPElementsAttr,
+    Float32Type,
+    FloatAttr,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
+    MemRefType,
+    VectorType,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir.affine import (
+    AffineBinaryOpExpr,
+    AffineBinaryOpKind,
+    AffineConstantExpr,
+    AffineDimExpr,
+    AffineExpr,
+    AffineMap,
+    AffineSymExpr,
+)
+from xdsl.rewriter import InsertPoint
+
+_LANE_TYPES = (1, 32)
+"""Widths of integers that vectors may hold; f32 is the only float."""
+
+
+class CannotWiden(Exception):
+    """A loop body holds something that has no vector form; the loop stays scalar."""
+
+
+@dataclass(frozen=True)
+class IndexForm:
+    """An index as base + sum of coefficient times lane number, one coefficient a vector dimension."""
+
+    base: SSAValue
+    strides: tuple[int, ...]
+
+    @property
+    def is_uniform(self) -> bool:
+        return not any(self.strides)
+
+
+@dataclass
+class Widener:
+    """Rewrites ops into `block`; loop indices in `lanes` become the dimensions of `shape`."""
+
+    shape: tuple[int, ...]
+    lanes: dict[SSAValue, int]
+    block: Block
+    values: dict[SSAValue, SSAValue] = field(default_factory=dict)
+    forms: dict[SSAValue, IndexForm] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.builder = Builder(InsertPoint.at_end(self.block))
+        if self.lanes:
+            zero = self.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(0)))
+            for iv, dim in self.lanes.items():
+                strides = tuple(int(d == dim) for d in range(len(self.shape)))
+                self.forms[iv] = IndexForm(zero, strides)
+
+    def insert(self, op: Operation, like: SSAValue | None = None) -> SSAValue:
+        self.builder.insert(op)
+        if like is not None:
+            op.results[0].name_hint = like.name_hint
+        return op.results[0]
+
+    def body(self, ops: list[Operation]) -> None:
+        """Widen ops in order. Raises CannotWiden."""
+        for op in ops:
+            self.widen(op)
+
+    def widen(self, op: Operation) -> None:
+        match op:
+            case affine.ForOp():
+                self._loop(op)
+            case memref.LoadOp():
+                self._load(op)
+            case memref.StoreOp():
+                self._store(op)
+            case _ if op.regions or not op.results:
+                raise CannotWiden(op.name)
+            case _ if all(isinstance(r.type, IndexType) for r in op.results):
+                self._index(op)
+            case _:
+                self._compute(op)
+
+    # Values
+
+    def scalar(self, value: SSAValue) -> SSAValue:
+        """The new value of one that is the same in all lanes."""
+        if value in self.forms and not self.forms[value].is_uniform:
+            raise CannotWiden("an index that differs from lane to lane")
+        new = self.forms[value].base if value in self.forms else self.values.get(value, value)
+        if isinstance(new.type, VectorType):
+            raise CannotWiden("a value that differs from lane to lane")
+        return new
+
+    def vector(self, value: SSAValue) -> SSAValue:
+        """The new value as a vector of the full shape."""
+        new = self.values.get(value, value)
+        if value in self.forms:
+            new = self.scalar(value)
+        if isinstance(new.type, VectorType):
+            return new
+        type_ = self.vector_type(new.type)
+        if isinstance(new.owner, arith.ConstantOp):
+            return self._splat(new.owner, type_)
+        return self.insert(vector.BroadcastOp(new, type_), new)
+
+    def vector_type(self, element: Attribute) -> VectorType[Attribute]:
+        is_lane = isinstance(element, Float32Type) or (
+            isinstance(element, IntegerType) and element.width.data in _LANE_TYPES
+        )
+        if not is_lane:
+            raise CannotWiden(f"vectors of {element}")
+        return VectorType(element, self.shape)
+
+    def _splat(self, constant: arith.ConstantOp, type_: VectorType[Attribute]) -> SSAValue:
+        value = constant.value
+        assert isinstance(value, FloatAttr | IntegerAttr)
+        number = value.value.data
+        return self.insert(
+            arith.ConstantOp(DenseIntOrFPElementsAttr.from_list(type_, [number]))  # pyright: ignore
+        )
+
+    def is_varying(self, value: SSAValue) -> bool:
+        if value in self.forms:
+            return not self.forms[value].is_uniform
+        return isinstance(self.values.get(value, value).type, VectorType)
+
+    # Ops
+
+    def _compute(self, op: Operation) -> None:
+        """arith and math on one element, or on all lanes when an operand differs between them."""
+        if not any(map(self.is_varying, op.operands)):
+            self._clone(op)
+            return
+        if isinstance(op, arith.IndexCastOp):
+            raise CannotWiden("a conversion of an index that differs from lane to lane")
+        operands = [self.vector(v) for v in op.operands]
+        types = [self.vector_type(r.type) for r in op.results]
+        if isinstance(op, math.FmaOp):
+            wide: Operation = vector.FMAOp.build(operands=operands, result_types=types)
+        else:
+            wide = type(op).create(
+                operands=operands,
+                result_types=types,
+                properties=op.properties,
+                attributes=op.attributes,
+            )
+        self.builder.insert(wide)
+        for old, new in zip(op.results, wide.results, strict=True):
+            self.values[old] = new
+            new.name_hint = old.name_hint
+
+    def _clone(self, op: Operation) -> None:
+        copy = op.clone()
+        copy.operands = [self.scalar(v) for v in op.operands]
+        self.builder.insert(copy)
+        for old, new in zip(op.results, copy.results, strict=True):
+            self.values[old] = new
+
+    def _index(self, op: Operation) -> None:
+        if not any(map(self.is_varying, op.operands)):
+            self._clone(op)
+            return
+        forms = [self.form(v) for v in op.operands]
+        strides = _strides_of(op, forms)
+        copy = op.clone()
+        copy.operands = [f.base for f in forms]
+        self.builder.insert(copy)
+        self.forms[op.results[0]] = IndexForm(copy.results[0], strides)
+
+    def form(self, value: SSAValue) -> IndexForm:
+        if value in self.forms:
+            return self.forms[value]
+        return IndexForm(self.scalar(value), (0,) * len(self.shape))
+
+    def _load(self, op: memref.LoadOp) -> None:
+        if not any(map(self.is_varying, op.indices)):
+            self._clone(op)
+            return
+        source = self.scalar(op.memref)
+        base, map_ = self._access(source, list(op.indices))
+        assert isinstance(source.type, MemRefType)
+        element = source.type.element_type
+        type_ = self.vector_type(element)
+        padding = self.insert(arith.ConstantOp(_zero(element)))
+        read = vector.TransferReadOp(
+            source, base, padding, type_, self._in_bounds(), AffineMapAttr(map_)
+        )
+        self.values[op.res] = self.insert(read, op.res)
+
+    def _store(self, op: memref.StoreOp) -> None:
+        target = self.scalar(op.memref)
+        base, map_ = self._access(target, list(op.indices))
+        if any(not isinstance(e, AffineDimExpr) for e in map_.results):
+            raise CannotWiden("lanes that write to one place")
+        self.builder.insert(
+            vector.TransferWriteOp(
+                self.vector(op.value),
+                target,
+                base,
+                self._in_bounds(),
+                permutation_map=AffineMapAttr(map_),
+            )
+        )
+
+    def _in_bounds(self) -> ArrayAttr[BoolAttr]:
+        return ArrayAttr([BoolAttr.from_bool(True)] * len(self.shape))
+
+    def _access(
+        self, source: SSAValue, indices: list[SSAValue]
+    ) -> tuple[list[SSAValue], AffineMap]:
+        """The first element's indices, and which memory dimension each vector dimension walks."""
+        forms = [self.form(i) for i in indices]
+        results: list[AffineExpr] = []
+        for dim in range(len(self.shape)):
+            walked = [i for i, f in enumerate(forms) if f.strides[dim]]
+            if len(walked) > 1 or any(forms[i].strides[dim] != 1 for i in walked):
+                raise CannotWiden("an access with a stride")
+            results.append(
+                AffineExpr.dimension(walked[0]) if walked else AffineExpr.constant(0)
+            )
+        dims = [e.position for e in results if isinstance(e, AffineDimExpr)]
+        if len(set(dims)) != len(dims):
+            raise CannotWiden("two lanes along one dimension")
+        return [f.base for f in forms], AffineMap(len(indices), 0, tuple(results))
+
+    def _loop(self, op: affine.ForOp) -> None:
+        """A loop inside: what it carries becomes vectors."""
+        inits = [self.vector(v) for v in op.inits]
+        body = Block(arg_types=[IndexType(), *(v.type for v in inits)])
+        for new, old in zip(body.args, op.body.block.args, strict=True):
+            new.name_hint = old.name_hint
+        inner = Widener(self.shape, {}, body, dict(self.values), dict(self.forms))
+        inner.values.update(zip(op.body.block.args, body.args, strict=True))
+        *ops, last = op.body.block.ops
+        inner.body(ops)
+        inner.builder.insert(affine.YieldOp.get(*map(inner.vector, last.operands)))
+        loop = affine.ForOp.from_region(
+            [self.scalar(v) for v in op.lowerBoundOperands],
+            [self.scalar(v) for v in op.upperBoundOperands],
+            inits,
+            [v.type for v in inits],
+            op.lowerBoundMap,
+            op.upperBoundMap,
+            Region(body),
+            op.step.value.data,
+        )
+        loop.attributes.update(op.attributes)
+        self.builder.insert(loop)
+        self.values.update(zip(op.results, loop.results, strict=True))
+
+
+def _zero(element: Attribute) -> FloatAttr | IntegerAttr:
+    if isinstance(element, IntegerType):
+        return IntegerAttr(0, element)
+    assert isinstance(element, Float32Type)
+    return FloatAttr(0.0, element)
+
+
+def _strides_of(op: Operation, forms: list[IndexForm]) -> tuple[int, ...]:
+    """How an index op's result moves from lane to lane. Raises CannotWiden when unevenly."""
+    match op:
+        case arith.AddiOp():
+            a, b = (f.strides for f in forms)
+            return tuple(x + y for x, y in zip(a, b, strict=True))
+        case affine.ApplyOp():
+            count = len(forms[0].strides)
+            expr = op.mapOperands and op.map.data.results[0]
+            assert isinstance(expr, AffineExpr)
+            dims = op.map.data.num_dims
+            return tuple(
+                _slope(expr, [f.strides[d] for f in forms], dims) for d in range(count)
+            )
+        case _:
+            raise CannotWiden(op.name)
+
+
+def _slope(expr: AffineExpr, strides: list[int], dims: int) -> int:
+    """The change of an affine expression when its operands change by `strides`."""
+    match expr:
+        case AffineConstantExpr():
+            return 0
+        case AffineDimExpr():
+            return strides[expr.position]
+        case AffineSymExpr():
+            return strides[dims + expr.position]
+        case AffineBinaryOpExpr(kind=AffineBinaryOpKind.Add):
+            return _slope(expr.lhs, strides, dims) + _slope(expr.rhs, strides, dims)
+        case AffineBinaryOpExpr(kind=AffineBinaryOpKind.Mul):
+            left, right = _slope(expr.lhs, strides, dims), _slope(expr.rhs, strides, dims)
+            if right == 0 and isinstance(expr.rhs, AffineConstantExpr):
+                return left * expr.rhs.value
+            if left == right == 0:
+                return 0
+            raise CannotWiden("a product of indices")
+        case AffineBinaryOpExpr():
+            if _slope(expr.lhs, strides, dims) or _slope(expr.rhs, strides, dims):
+                raise CannotWiden("a division of an index that differs from lane to lane")
+            return 0
+    raise CannotWiden(str(expr))
