@@ -1,0 +1,24 @@
+"""aten ops as `kaoken` ops: one builder function for each, by the names torch gives them."""
+
+from kaoken.frontend.aten import (
+    arithmetic,
+    attention,
+    creation,
+    indexing,
+    layers,
+    movement,
+    reductions,
+)
+from kaoken.frontend.aten.registry import Importer, find_builder
+
+__all__ = [
+    "Importer",
+    "arithmetic",
+    "attention",
+    "creation",
+    "find_builder",
+    "indexing",
+    "layers",
+    "movement",
+    "reductions",
+]

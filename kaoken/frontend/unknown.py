@@ -1,0 +1,81 @@
+"""What to do with aten ops that have no builder: let torch decompose them, else list them all."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from kaoken.errors import KaokenError
+from kaoken.frontend.aten import find_builder
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+_IGNORED = ("aten._assert", "aten.sym_")
+_MAX_ROUNDS = 4
+
+
+def is_ignored(target: str) -> bool:
+    """True for calls that compute no tensor."""
+    return target.startswith(_IGNORED)
+
+
+def require_known(program: ExportedProgram) -> ExportedProgram:
+    """The program with every op that kaoken lacks decomposed into ops that it has.
+
+    Raises KaokenError that lists all ops for which that fails, each with the user's line.
+    """
+    from torch.export import default_decompositions
+
+    for _ in range(_MAX_ROUNDS):
+        unknown = _unknown_nodes(program)
+        if not unknown:
+            return program
+        table = default_decompositions()
+        chosen = {n.target: table[n.target] for n in unknown if n.target in table}  # pyright: ignore
+        if not chosen:
+            break
+        program = program.run_decompositions(chosen)
+    raise KaokenError(_message(_unknown_nodes(program)))
+
+
+def source_of(node: Node) -> str:
+    """The user's line that made a node, such as `model.py:7: x = x + 1`."""
+    trace = node.meta.get("stack_trace") or ""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', trace)
+    own = [f for f in frames if "/torch/" not in f[0]] or frames
+    if not own:
+        return "source unknown"
+    path, line, code = own[-1]
+    return f"{path}:{line}: {code.strip()}"
+
+
+def _unknown_nodes(program: ExportedProgram) -> list[Node]:
+    return [n for n in program.graph.nodes if n.op not in ("placeholder", "output") and _unknown(n)]
+
+
+def _unknown(node: Node) -> bool:
+    target = str(node.target)
+    if node.op != "call_function" or node.target is operator.getitem or is_size(node.meta.get("val")):
+        return node.op != "call_function"
+    return not is_ignored(target) and find_builder(target) is None
+
+
+def is_size(value: Any) -> bool:
+    """True for what an fx node that computes a size or a condition on sizes yields."""
+    import torch
+
+    return isinstance(value, int | float | bool | torch.SymInt | torch.SymBool | torch.SymFloat)
+
+
+def _message(nodes: list[Node]) -> str:
+    places = Counter((str(n.target), source_of(n)) for n in nodes)
+    lines = [
+        f"  {target} at {place}" + (f" ({count} times)" if count > 1 else "")
+        for (target, place), count in places.items()
+    ]
+    kinds = len({str(n.target) for n in nodes})
+    return f"kaoken has no meaning for {kinds} op{'s'[: kinds > 1]} of the module:\n" + "\n".join(lines)
