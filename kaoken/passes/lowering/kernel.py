@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import (
     DictionaryAttr,
     FunctionType,
     IndexType,
+    IntegerAttr,
     MemRefType,
     StringAttr,
     i64,
@@ -102,6 +103,13 @@ class Kernel(Nest):
             self._sizes[dim] = self._add(SizeArgument(dim), IndexType(), name)
             self._attributes[-1]["kaoken.name"] = StringAttr(name)
         return self._sizes[dim]
+
+    def in_place(self, target: SSAValue, source: SSAValue) -> None:
+        """Say that the buffer `target` may be the memory of `source`: each element is read
+        before it is written, and never after."""
+        at = list(self.block.args).index(source)
+        place = list(self.block.args).index(target)
+        self._attributes[at]["kaoken.in_place"] = IntegerAttr(place, i64)
 
     def status(self) -> SSAValue:
         return self._add(StatusArgument(), STATUS_TYPE, "status")

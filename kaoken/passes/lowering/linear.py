@@ -51,6 +51,8 @@ def lower_linear(op: LinearOp, kernel: Kernel) -> None:
         op.k,
         activation,
     )
+    if buffers.residual is not None:
+        kernel.in_place(buffers.y, buffers.residual)
     m = kernel.size("m", rows)
     if not op.is_packed:
         _plain_nest(kernel, buffers, m, op.n)

@@ -77,6 +77,9 @@ def _pointwise(
         kernel.buffer(f"x{i}", v, view) for i, (v, view) in enumerate(zip(operands, views, strict=True))
     ]
     y = kernel.buffer("y", op.result, shape)
+    for x, view in zip(buffers, views, strict=True):
+        if view == shape:
+            kernel.in_place(y, x)
 
     def element(ivs: list[SSAValue]) -> None:
         values = [

@@ -45,6 +45,7 @@ def lower_layer_norm(op: LayerNormOp | RmsNormOp, kernel: Kernel) -> None:
     weight = kernel.buffer("weight", op.weight)
     shift = None if bias is None else kernel.buffer("bias", bias)
     y = kernel.buffer("y", op.result, (rows, width))
+    kernel.in_place(y, x)
     norm = Norm.LAYER_NORM if isinstance(op, LayerNormOp) else Norm.RMS_NORM
     _norm_nest(kernel, norm, (x, weight, shift, y), (rows, width), op.eps.value.data)
 
@@ -120,6 +121,7 @@ def lower_softmax(op: SoftmaxOp, kernel: Kernel) -> None:
     kernel.name, kernel.comment = "softmax", f"softmax of rows of {width}"
     x = kernel.buffer("x", op.input, (rows, width))
     y = kernel.buffer("y", op.result, (rows, width))
+    kernel.in_place(y, x)
     count = kernel.size("n", width)
     with kernel.parallel("m", kernel.size("m", rows)) as m:
         largest = kernel.fold(
@@ -223,6 +225,7 @@ def lower_normalize(op: NormalizeOp, kernel: Kernel) -> None:
     kernel.name, kernel.comment = f"normalize_{width}", f"rows of {width} at unit length"
     x = kernel.buffer("x", op.input, (rows, width))
     y = kernel.buffer("y", op.result, (rows, width))
+    kernel.in_place(y, x)
     count = kernel.size("n", width)
     least = op.eps.value.data
     with kernel.parallel("m", kernel.size("m", rows)) as m:

@@ -1,0 +1,187 @@
+"""`parallelize`: divide the outer loops of kernels among the members of a thread team.
+
+    affine.for %n0 = 0 to 24 {           %id, %count = the team's member and size
+      ...                           ->   affine.for %n0 = (24 * %id) / %count
+                                                    to (24 * (%id + 1)) / %count {
+
+Every member runs the whole program (SPMD) and takes its fixed part of each loop that the
+schedule's `parallel(loop)` names; what is not divided is done by the last member alone. Callers wait
+at a barrier after each kernel. How loops are divided changes no sum, so results are equal, bit for
+bit, whatever the number of threads. For one thread nothing is changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import affine, arith, func, scf
+from xdsl.dialects.builtin import (
+    AffineMapAttr,
+    ArrayAttr,
+    DictionaryAttr,
+    FunctionType,
+    IntegerAttr,
+    ModuleOp,
+    i64,
+)
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir.affine import AffineExpr, AffineMap
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
+
+from kaoken.dialect.attributes import ScheduleAttr
+from kaoken.dialect.kaoken_loop import BarrierOp, NumThreadsOp, TeamType, ThreadIdOp
+from kaoken.errors import KaokenError
+from kaoken.passes.loops import loop_name
+from kaoken.passes.vectorize import VectorizePass
+
+THREADS = "kaoken.threads"
+MAX_THREADS = 256
+
+
+@dataclass(frozen=True)
+class ParallelizePass(ModulePass):
+    """Divide kernels among up to `threads` threads."""
+
+    name = "parallelize"
+
+    threads: int = 1
+    """The most threads that the code may be run by."""
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise KaokenError(f"threads is {self.threads}: give a number from 1 to {MAX_THREADS}")
+        if self.threads == 1 or THREADS in op.attributes:
+            return
+        VectorizePass().apply(ctx, op)
+        op.attributes[THREADS] = IntegerAttr(self.threads, i64)
+        functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
+        teams = {f.sym_name.data: _add_team(f) for f in functions}
+        for function in functions:
+            team = teams[function.sym_name.data]
+            calls = [c for c in function.walk() if isinstance(c, func.CallOp)]
+            if calls:
+                _pass_on(calls, team, {f.sym_name.data for f in functions if _is_kernel(f)})
+            else:
+                _divide(function, team)
+
+
+def _is_kernel(function: func.FuncOp) -> bool:
+    return not any(isinstance(op, func.CallOp) for op in function.walk())
+
+
+def _add_team(function: func.FuncOp) -> SSAValue:
+    team = function.body.block.insert_arg(TeamType(), len(function.args))
+    team.name_hint = "team"
+    attributes = function.arg_attrs.data if function.arg_attrs is not None else ()
+    if attributes:
+        function.arg_attrs = ArrayAttr([*attributes, DictionaryAttr({})])
+    types = function.function_type
+    function.function_type = FunctionType.from_lists(
+        [*types.inputs.data, TeamType()], list(types.outputs.data)
+    )
+    return team
+
+
+def _pass_on(calls: list[func.CallOp], team: SSAValue, kernels: set[str]) -> None:
+    """Give the team to every callee, and wait for all members after a kernel."""
+    for call in calls:
+        call.operands = [*call.operands, team]
+        if call.callee.root_reference.data in kernels:
+            Builder(InsertPoint.after(call)).insert(BarrierOp(team))
+
+
+def _divide(function: func.FuncOp, team: SSAValue) -> None:
+    """Divide the named outer loops; the rest of the body goes to one member."""
+    schedule = function.attributes.get("kaoken.schedule")
+    directives = schedule.all("parallel") if isinstance(schedule, ScheduleAttr) else []
+    names = {str(d.args[0]) for d in directives}
+    block = function.body.block
+    first = block.first_op
+    assert first is not None
+    builder = Builder(InsertPoint.before(first))
+    member = builder.insert(ThreadIdOp(team)).result
+    count = builder.insert(NumThreadsOp(team)).result
+    alone = _is_last(builder, member, count)
+    for op in list(block.ops):
+        if isinstance(op, affine.ForOp) and loop_name(op) in names:
+            _divide_loop(op, member, count)
+        elif op.regions:
+            _guard(op, alone)
+
+
+def _is_last(builder: Builder, member: SSAValue, count: SSAValue) -> SSAValue:
+    one = builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(1))).result
+    next_ = builder.insert(arith.AddiOp(member, one)).result
+    return builder.insert(arith.CmpiOp(next_, count, "eq")).result
+
+
+def _divide_loop(loop: affine.ForOp, member: SSAValue, count: SSAValue) -> None:
+    builder = Builder(InsertPoint.before(loop))
+    step = loop.step.value.data
+    extent = loop.upperBoundMap.data
+    trips = AffineMap(
+        extent.num_dims, extent.num_symbols, tuple(e.ceil_div(step) for e in extent.results)
+    )
+    total = builder.insert(
+        affine.MinOp(list(loop.upperBoundOperands), AffineMapAttr(trips))
+        if len(trips.results) > 1
+        else affine.ApplyOp(list(loop.upperBoundOperands), AffineMapAttr(trips))
+    ).results[0]
+    one = builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(1))).result
+    after = builder.insert(arith.AddiOp(member, one)).result
+    low, high = (_part(builder, total, m, count) for m in (member, after))
+    bounds = [_scaled(builder, v, step) for v in (low, high)]
+    one_dim = AffineMapAttr(AffineMap(1, 0, (AffineExpr.dimension(0),)))
+    if step > 1:
+        bounds[1] = _at_most(builder, bounds[1], loop)
+    divided = affine.ForOp.from_region(
+        [bounds[0]],
+        [bounds[1]],
+        [],
+        [],
+        one_dim,
+        one_dim,
+        loop.detach_region(0),
+        step,
+    )
+    divided.attributes.update(loop.attributes)
+    builder.insert(divided)
+    loop.detach()
+    loop.erase()
+
+
+def _part(builder: Builder, total: SSAValue, member: SSAValue, count: SSAValue) -> SSAValue:
+    product = builder.insert(arith.MuliOp(total, member)).result
+    return builder.insert(arith.DivUIOp(product, count)).result
+
+
+def _scaled(builder: Builder, value: SSAValue, step: int) -> SSAValue:
+    if step == 1:
+        return value
+    factor = builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(step))).result
+    return builder.insert(arith.MuliOp(value, factor)).result
+
+
+def _at_most(builder: Builder, high: SSAValue, loop: affine.ForOp) -> SSAValue:
+    """The last block may be shorter than the step."""
+    extent = loop.upperBoundMap.data
+    limit = AffineMap(
+        extent.num_dims + 1,
+        extent.num_symbols,
+        (*extent.results, AffineExpr.dimension(extent.num_dims)),
+    )
+    operands = list(loop.upperBoundOperands)
+    dims, symbols = operands[: extent.num_dims], operands[extent.num_dims :]
+    return builder.insert(affine.MinOp([*dims, high, *symbols], AffineMapAttr(limit))).result
+
+
+def _guard(op: Operation, condition: SSAValue) -> None:
+    """Run an op with a region under a condition."""
+    body = Block()
+    guarded = scf.IfOp(condition, [], Region(body))
+    Builder(InsertPoint.before(op)).insert(guarded)
+    op.detach()
+    body.add_ops([op, scf.YieldOp()])

@@ -1,0 +1,287 @@
+"""`plan-memory`: give every buffer a fixed place in one arena.
+
+    %h = memref.alloc(%tokens) : memref<?x1536xf32>
+->
+    %h = kaoken_loop.view %arena {offset = 786432 : i64} : memref<?xi8> -> memref<?x1536xf32>
+
+Sizes are taken at the declared maxima. Buffers that do not live at the same time share memory:
+greedy by size, each at the lowest offset where it fits (Pisarchyk and Lee, arXiv 2001.03288). A
+buffer that an element-wise kernel writes takes over the place of one that it reads for the last
+time. Functions are planned callees first: a call needs a block of the callee's own arena size
+while it runs, for each thread one when the callee is a kernel. The module tells the size of
+the arena and the lower bound, the most bytes that live at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, func, memref
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    ArrayAttr,
+    DictionaryAttr,
+    FixedBitwidthType,
+    FunctionType,
+    IntegerAttr,
+    MemRefType,
+    ModuleOp,
+    StringAttr,
+    i8,
+    i64,
+)
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from kaoken.dialect.kaoken_loop import TeamType, ThreadIdOp, ViewOp
+from kaoken.errors import KaokenError
+from kaoken.passes.lower_to_loops import LowerToLoopsPass, declared_maxima
+from kaoken.passes.parallelize import THREADS
+from kaoken.analysis.arena import Block, Interval, place
+
+ARENA = "kaoken.arena_bytes"
+LOWER_BOUND = "kaoken.arena_lower_bound"
+ARENA_TYPE: MemRefType[Attribute] = MemRefType(i8, [DYNAMIC_INDEX])
+
+
+@dataclass(frozen=True)
+class PlanMemoryPass(ModulePass):
+    """Replace allocations by fixed offsets into one arena."""
+
+    name = "plan-memory"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        LowerToLoopsPass().apply(ctx, op)
+        if ARENA in op.attributes:
+            return
+        planner = _Planner(op)
+        for function in planner.callees_first():
+            planner.plan(function)
+        op.attributes[ARENA] = IntegerAttr(planner.arena_of("main").size, i64)
+        op.attributes[LOWER_BOUND] = IntegerAttr(planner.arena_of("main").lower_bound, i64)
+
+
+@dataclass(frozen=True)
+class _Arena:
+    """What a function needs while it runs, in bytes."""
+
+    size: int = 0
+    lower_bound: int = 0
+
+
+@dataclass
+class _Planner:
+    module: ModuleOp
+    arenas: dict[str, _Arena] = field(default_factory=dict)
+    kernels: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.functions = {
+            f.sym_name.data: f for f in self.module.ops if isinstance(f, func.FuncOp)
+        }
+        threads = self.module.attributes.get(THREADS)
+        self.threads = threads.value.data if isinstance(threads, IntegerAttr) else 1
+
+    def arena_of(self, name: str) -> _Arena:
+        return self.arenas.get(name, _Arena())
+
+    def callees_first(self) -> list[func.FuncOp]:
+        done: dict[str, func.FuncOp] = {}
+
+        def visit(name: str) -> None:
+            if name in done or name not in self.functions:
+                return
+            for call in _calls(self.functions[name]):
+                visit(call.callee.root_reference.data)
+            done[name] = self.functions[name]
+
+        for name in self.functions:
+            visit(name)
+        return list(done.values())
+
+    def plan(self, function: func.FuncOp) -> None:
+        calls = _calls(function)
+        if not calls:
+            self.kernels.add(function.sym_name.data)
+        blocks = self._buffers(function)
+        frames = self._frames(calls)
+        arena, lower_bound = place([*blocks, *frames.values()])
+        self.arenas[function.sym_name.data] = _Arena(arena, lower_bound)
+        if not arena:
+            return
+        pointer = _add_arena(function)
+        base = self._own_part(function, pointer, arena)
+        for block in blocks:
+            for owner in block.owners:
+                assert isinstance(owner, memref.AllocOp)
+                _replace(owner, base, block.offset)
+        for call, frame in frames.items():
+            _give_frame(call, base, frame.offset)
+
+    def _buffers(self, function: func.FuncOp) -> list[Block]:
+        """Every allocation with its size and the span of ops that use it."""
+        sizes = argument_maxima(function, declared_maxima(self.functions["main"]))
+        allocs = [op for op in function.walk() if isinstance(op, memref.AllocOp)]
+        blocks = {op: Block([op], _bytes(op, sizes), _lifetime(op)) for op in allocs}
+        for call in _calls(function):
+            callee = self.functions.get(call.callee.root_reference.data)
+            if callee is not None:
+                _share_in_place(call, callee, blocks)
+        return list({id(b): b for b in blocks.values()}.values())
+
+    def _frames(self, calls: list[func.CallOp]) -> dict[func.CallOp, Block]:
+        """A block for each call whose callee needs memory, for as long as the call runs."""
+        frames: dict[func.CallOp, Block] = {}
+        for call in calls:
+            name = call.callee.root_reference.data
+            size = self.arena_of(name).size * (self.threads if name in self.kernels else 1)
+            if size:
+                at = _position(call)
+                frames[call] = Block([call], size, Interval(at, at))
+        return frames
+
+    def _own_part(self, function: func.FuncOp, pointer: SSAValue, size: int) -> SSAValue:
+        """In a kernel that several threads run, the part of the memory that is this thread's."""
+        team = next((a for a in function.args if isinstance(a.type, TeamType)), None)
+        if team is None or function.sym_name.data not in self.kernels:
+            return pointer
+        first = function.body.block.first_op
+        assert first is not None
+        builder = Builder(InsertPoint.before(first))
+        member = builder.insert(ThreadIdOp(team)).result
+        bytes_ = builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(size))).result
+        extra = builder.insert(arith.MuliOp(member, bytes_)).result
+        view = builder.insert(ViewOp(pointer, ARENA_TYPE, 0, extra))
+        view.result.name_hint = "own"
+        return view.result
+
+
+def _calls(function: func.FuncOp) -> list[func.CallOp]:
+    return [op for op in function.walk() if isinstance(op, func.CallOp)]
+
+
+def _position(op: Operation) -> int:
+    """The place of an op's top-level ancestor in its function."""
+    while not isinstance(op.parent_op(), func.FuncOp):
+        parent = op.parent_op()
+        assert parent is not None
+        op = parent
+    assert op.parent is not None
+    return op.parent.get_operation_index(op)
+
+
+    def _lifetime(op: memref.AllocOp) -> Interval:
+    at = [_position(user) for user in _users(op.memref)] or [_position(op)]
+    return Interval(min(at), max(at))
+
+
+def _users(buffer: SSAValue) -> Iterable[Operation]:
+    """What uses a buffer, through views of it."""
+    for use in buffer.uses:
+        if isinstance(use.operation, ViewOp):
+            yield from _users(use.operation.result)
+        else:
+            yield use.operation
+
+
+def _bytes(op: memref.AllocOp, maxima: dict[SSAValue, int]) -> int:
+    type_ = op.memref.type
+    assert isinstance(type_, MemRefType)
+    element = type_.element_type
+    assert isinstance(element, FixedBitwidthType)
+    count = 1
+    dynamic = iter(op.dynamic_sizes)
+    for size in type_.get_shape():
+        count *= largest(next(dynamic), maxima) if size == DYNAMIC_INDEX else size
+    return count * element.size
+
+
+def argument_maxima(function: func.FuncOp, maxima: dict[str, int]) -> dict[SSAValue, int]:
+    """The declared maximum of each index argument, by the symbol that it carries."""
+    attributes = function.arg_attrs.data if function.arg_attrs is not None else ()
+    known = {**maxima, **declared_maxima(function)}
+    names = [a.data.get("kaoken.name") for a in attributes]
+    return {
+        argument: known[name.data]
+        for argument, name in zip(function.args, names, strict=False)
+        if isinstance(name, StringAttr) and name.data in known
+    }
+
+
+def largest(value: SSAValue, maxima: dict[SSAValue, int]) -> int:
+    """The greatest number that a size can be. Raises KaokenError when nothing bounds it."""
+    if value in maxima:
+        return maxima[value]
+    match value.owner:
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data
+        case arith.AddiOp():
+            return largest(value.owner.lhs, maxima) + largest(value.owner.rhs, maxima)
+        case arith.MuliOp():
+            return largest(value.owner.lhs, maxima) * largest(value.owner.rhs, maxima)
+        case _:
+            name = value.name_hint or "a size"
+            raise KaokenError(f"{name} has no declared maximum: add it to kaoken.max")
+
+
+def _share_in_place(
+    call: func.CallOp, callee: func.FuncOp, blocks: dict[memref.AllocOp, Block]
+) -> None:
+    """Let a kernel's result lie where an operand lies that it may overwrite and that dies here."""
+    attributes = callee.arg_attrs.data if callee.arg_attrs is not None else ()
+    for at, given in enumerate(attributes):
+        place_ = given.data.get("kaoken.in_place")
+        if not isinstance(place_, IntegerAttr):
+            continue
+        source, target = (_block_of(call.operands[i], blocks) for i in (at, place_.value.data))
+        if source is None or target is None or source is target or source.size != target.size:
+            continue
+        if source.lifetime.last == _position(call) == target.lifetime.first:
+            _merge(source, target, blocks)
+            return
+
+
+def _block_of(buffer: SSAValue, blocks: dict[memref.AllocOp, Block]) -> Block | None:
+    while isinstance(buffer.owner, ViewOp):
+        buffer = buffer.owner.source
+    return blocks.get(buffer.owner) if isinstance(buffer.owner, memref.AllocOp) else None
+
+
+def _merge(source: Block, target: Block, blocks: dict[memref.AllocOp, Block]) -> None:
+    """One block for both, alive as long as either."""
+    target.owners.extend(source.owners)
+    target.lifetime = Interval(source.lifetime.first, target.lifetime.last)
+    for owner in source.owners:
+        assert isinstance(owner, memref.AllocOp)
+        blocks[owner] = target
+
+
+def _add_arena(function: func.FuncOp) -> SSAValue:
+    pointer = function.body.block.insert_arg(ARENA_TYPE, len(function.args))
+    pointer.name_hint = "arena"
+    attributes = function.arg_attrs.data if function.arg_attrs is not None else ()
+    if attributes:
+        function.arg_attrs = ArrayAttr([*attributes, DictionaryAttr({})])
+    types = function.function_type
+    function.function_type = FunctionType.from_lists(
+        [*types.inputs.data, ARENA_TYPE], list(types.outputs.data)
+    )
+    return pointer
+
+
+def _replace(alloc: memref.AllocOp, arena: SSAValue, offset: int) -> None:
+    type_ = alloc.memref.type
+    view = ViewOp(arena, type_, offset)
+    view.result.name_hint = alloc.memref.name_hint
+    Rewriter.replace_op(alloc, view)
+
+
+def _give_frame(call: func.CallOp, arena: SSAValue, offset: int) -> None:
+    builder = Builder(InsertPoint.before(call))
+    frame = builder.insert(ViewOp(arena, ARENA_TYPE, offset))
+    frame.result.name_hint = "frame"
+    call.operands = [*call.operands, frame.result]

@@ -1,0 +1,52 @@
+"""The named pipelines, as plain tuples of passes.
+
+Every pass leaves alone what it has nothing to do with, and applied twice does nothing the second
+time. So "run what remains" on a module of any level is to run the whole pipeline.
+"""
+
+from __future__ import annotations
+
+from xdsl.passes import ModulePass
+from xdsl.transforms.canonicalize import CanonicalizePass
+
+from kaoken.backend.machine import TargetMachine
+from kaoken.passes.bake import BakePass
+from kaoken.passes.choose_schedule import ChooseSchedulePass
+from kaoken.passes.fuse import FusePass
+from kaoken.passes.lower_math import LowerMathPass
+from kaoken.passes.lower_to_loops import LowerToLoopsPass
+from kaoken.passes.outline import OutlinePass
+from kaoken.passes.parallelize import ParallelizePass
+from kaoken.passes.plan_memory import PlanMemoryPass
+from kaoken.passes.reorder import ReorderPass
+from kaoken.passes.tile import TilePass
+from kaoken.passes.vectorize import VectorizePass
+
+
+def tensor_pipeline(machine: TargetMachine) -> tuple[ModulePass, ...]:
+    """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
+    return (
+        CanonicalizePass(),
+        FusePass(),
+        ChooseSchedulePass(target=machine.name),
+        BakePass(),
+        OutlinePass(),
+    )
+
+
+def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
+    """From L1 to L3: loop nests that C has words for, and memory in one arena."""
+    return (
+        LowerToLoopsPass(),
+        ReorderPass(),
+        TilePass(),
+        VectorizePass(),
+        LowerMathPass(),
+        ParallelizePass(threads=threads),
+        PlanMemoryPass(),
+    )
+
+
+def default_pipeline(machine: TargetMachine, threads: int = 1) -> tuple[ModulePass, ...]:
+    """From a frontend's module to one that the C printer prints."""
+    return (*tensor_pipeline(machine), *loop_pipeline(threads))
