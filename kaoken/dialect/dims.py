@@ -12,10 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX
-
-DYNAMIC = DYNAMIC_INDEX
-"""What builtin tensor and memref types store for `?`."""
+DYNAMIC = -(2**63)
+"""What builtin tensor and memref types store for `?`: xDSL's DYNAMIC_INDEX. It is not imported,
+because a compiled model's loader reads sizes without xDSL."""
 
 Monomial = tuple[str, ...]
 """Sorted symbol names with repetition: `()` is 1, `("batch", "tokens")` is batch*tokens."""
