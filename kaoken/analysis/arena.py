@@ -65,9 +65,6 @@ def _live_bound(blocks: list[Block]) -> int:
     """The most bytes alive at one position: no placement can need less."""
     positions = {b.lifetime.first for b in blocks}
     return max(
-        (
-            sum(b.size for b in blocks if b.lifetime.overlaps(Interval(at, at)))
-            for at in positions
-        ),
+        (sum(b.size for b in blocks if b.lifetime.overlaps(Interval(at, at))) for at in positions),
         default=0,
     )

@@ -1,4 +1,4 @@
-"""The `kaoken` ops that transformers are made of: weights, linear layers, attention, norms, heads."""
+"""The `kaoken` ops that transformers are made of: weights, linear layers, attention, norms."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class AttentionOp(KaokenOp):
 
     q is [B, S, H*D], k [B, T, G*D], v [B, T, G*E]: a head's numbers lie side by side in a row,
     and each of the G key heads serves H/G query heads. The result is [B, S, H*E]. mask broadcasts
-    to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to the scores.
+    to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to scores.
     With `causal`, query i sees keys 0 .. i + T - S. A row whose keys are all hidden gives zeros.
     """
 
@@ -248,7 +248,10 @@ class RowNormOp(KaokenOp):
 
 @irdl_op_definition
 class LayerNormOp(RowNormOp):
-    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (Ba et al., 2016)."""
+    """`(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension.
+
+    Ba et al., "Layer Normalization", 2016.
+    """
 
     name = "kaoken.layer_norm"
 
@@ -339,7 +342,7 @@ class SoftmaxOp(ActivationOp):
 
 @irdl_op_definition
 class EmbeddingOp(KaokenOp):
-    """Rows of `table` [V, H] chosen by `indices`; an index outside 0..V-1 is an error at run time."""
+    """Rows of `table` [V, H] chosen by `indices`; one outside 0..V-1 is an error at run time."""
 
     name = "kaoken.embedding"
 

@@ -73,8 +73,8 @@ def _schedule(op: KaokenOp, machine: TargetMachine) -> None:
         if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
             op.attributes.setdefault("norm_schedule", _rows(op, machine))
         return
-    if "schedule" not in op.properties and (schedule := _rows(op, machine)) is not None:
-        op.attributes.setdefault("schedule", schedule)
+    if "schedule" not in op.properties:
+        op.attributes.setdefault("schedule", _rows(op, machine))
 
 
 def register_tile(n: int, machine: TargetMachine) -> tuple[int, int]:
@@ -127,7 +127,7 @@ def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
     )
 
 
-def _rows(op: KaokenOp, machine: TargetMachine) -> ScheduleAttr | None:
+def _rows(op: KaokenOp, machine: TargetMachine) -> ScheduleAttr:
     """Row by row: the last dimension in vectors where its size is known."""
     outer = _directives(("parallel", "m"))
     if isinstance(op, CumsumOp):

@@ -228,9 +228,7 @@ class _FunctionLowering:
             results.append(buffer)
         return results
 
-    def _add_buffer(
-        self, value: SSAValue, name: str, attributes: dict[str, Attribute]
-    ) -> SSAValue:
+    def _add_buffer(self, value: SSAValue, name: str, attributes: dict[str, Attribute]) -> SSAValue:
         shape = self.shapes[value]
         attributes["kaoken.shape"] = ShapeAttr(shape)
         return self._add_argument(_memref(value, shape), name, attributes)

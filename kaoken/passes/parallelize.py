@@ -5,9 +5,9 @@
                                                     to (24 * (%id + 1)) / %count {
 
 Every member runs the whole program (SPMD) and takes its fixed part of each loop that the
-schedule's `parallel(loop)` names; what is not divided is done by the last member alone. Callers wait
-at a barrier after each kernel. How loops are divided changes no sum, so results are equal, bit for
-bit, whatever the number of threads. For one thread nothing is changed.
+schedule's `parallel(loop)` names; what is not divided is done by the last member alone. Callers
+wait at a barrier after each kernel. How loops are divided changes no sum, so results are equal,
+bit for bit, whatever the number of threads. For one thread nothing is changed.
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from kaoken.analysis.arena import Block, Interval, place
 from kaoken.dialect.kaoken_loop import TeamType, ThreadIdOp, ViewOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lower_to_loops import LowerToLoopsPass, declared_maxima
 from kaoken.passes.parallelize import THREADS
-from kaoken.analysis.arena import Block, Interval, place
 
 ARENA = "kaoken.arena_bytes"
 LOWER_BOUND = "kaoken.arena_lower_bound"
@@ -80,9 +80,7 @@ class _Planner:
     kernels: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.functions = {
-            f.sym_name.data: f for f in self.module.ops if isinstance(f, func.FuncOp)
-        }
+        self.functions = {f.sym_name.data: f for f in self.module.ops if isinstance(f, func.FuncOp)}
         threads = self.module.attributes.get(THREADS)
         self.threads = threads.value.data if isinstance(threads, IntegerAttr) else 1
 
@@ -174,7 +172,7 @@ def _position(op: Operation) -> int:
     return op.parent.get_operation_index(op)
 
 
-    def _lifetime(op: memref.AllocOp) -> Interval:
+def _lifetime(op: memref.AllocOp) -> Interval:
     at = [_position(user) for user in _users(op.memref)] or [_position(op)]
     return Interval(min(at), max(at))
 

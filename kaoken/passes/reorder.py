@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects import affine
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Block
+from xdsl.ir import Attribute, Block, SSAValue
 from xdsl.passes import ModulePass
 
 from kaoken.errors import KaokenError
-from kaoken.passes.loops import is_parallel, loop_name, scheduled_functions, sole_inner_loop
+from kaoken.passes.loops import (
+    induction_variable,
+    is_parallel,
+    loop_name,
+    scheduled_functions,
+    sole_inner_loop,
+)
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
 
 
@@ -59,36 +65,32 @@ def _interchange(nest: list[affine.ForOp], order: list[str]) -> None:
     if not all(is_parallel(nest[i]) for i in places):
         raise KaokenError(f"order({', '.join(order)}) would move a reduction: it must stay inside")
     sources = [nest[names.index(name)] for name in wanted]
-    headers = [_header(loop) for loop in sources]
-    old_ivs = [nest[i].body.block.args[0] for i in places]
-    _permute_values([nest[i] for i in places], sources, old_ivs)
-    for place, header in zip(places, headers, strict=True):
-        _set_header(nest[place], header)
+    headers = [_Header.of(loop) for loop in sources]
+    uses = [list(induction_variable(loop).uses) for loop in sources]
+    for place, header, used in zip(places, headers, uses, strict=True):
+        header.put_on(nest[place])
+        for use in used:
+            use.operation.operands[use.index] = induction_variable(nest[place])
 
 
-def _header(loop: affine.ForOp):
-    return (
-        list(loop.lowerBoundOperands),
-        list(loop.upperBoundOperands),
-        dict(loop.properties),
-        dict(loop.attributes),
-        loop.body.block.args[0].name_hint,
-    )
+@dataclass(frozen=True)
+class _Header:
+    """All of a loop but its body."""
 
+    bounds: tuple[SSAValue, ...]
+    properties: dict[str, Attribute]
+    attributes: dict[str, Attribute]
+    name_hint: str | None
 
-def _set_header(loop: affine.ForOp, header) -> None:
-    lower, upper, properties, attributes, hint = header
-    loop.operands = [*lower, *upper]
-    loop.properties = properties
-    loop.attributes = attributes
-    loop.body.block.args[0].name_hint = hint
+    @staticmethod
+    def of(loop: affine.ForOp) -> _Header:
+        index = induction_variable(loop)
+        return _Header(
+            tuple(loop.operands), dict(loop.properties), dict(loop.attributes), index.name_hint
+        )
 
-
-def _permute_values(places, sources, ivs) -> None:
-    """Uses of a loop's index become uses of the index of the place that the loop moves to."""
-    uses = [[(use.operation, use.index) for use in iv.uses] for iv in ivs]
-    for place, source in zip(places, sources, strict=True):
-        for operation, index in uses[places.index(source)]:
-            operation.operands[index] = place.body.block.args[0]
-
-
+    def put_on(self, loop: affine.ForOp) -> None:
+        loop.operands = self.bounds
+        loop.properties = self.properties
+        loop.attributes = self.attributes
+        induction_variable(loop).name_hint = self.name_hint

@@ -96,13 +96,20 @@ def _blocks(
     block = Block(arg_types=[IndexType(), *(v.type for v in values)])
     block.args[0].name_hint = loop_name(loop)
     outer = affine.ForOp.from_region(
-        [], operands, values, [v.type for v in values], 0, AffineMapAttr(extent), Region(block), size
+        [],
+        operands,
+        values,
+        [v.type for v in values],
+        0,
+        AffineMapAttr(extent),
+        Region(block),
+        size,
     )
     outer.attributes.update(loop.attributes)
     builder.insert(outer)
     inside = Builder(InsertPoint.at_end(block))
     inner_map, inner_operands = _inner_extent(extent, operands, size, inner_size, block.args[0])
-    carried = list(block.args[1:])
+    carried: list[SSAValue] = list(block.args[1:])
     results = _inner(inside, loop, block.args[0], inner_map, inner_operands, carried)
     inside.insert(affine.YieldOp.get(*results))
     return list(outer.results)
@@ -120,9 +127,7 @@ def _inner_extent(
     first = AffineExpr.dimension(extent.num_dims)
     left = tuple(result - first for result in extent.results)
     dims, symbols = operands[: extent.num_dims], operands[extent.num_dims :]
-    bound = AffineMap(
-        extent.num_dims + 1, extent.num_symbols, (AffineExpr.constant(size), *left)
-    )
+    bound = AffineMap(extent.num_dims + 1, extent.num_symbols, (AffineExpr.constant(size), *left))
     return bound, [*dims, start, *symbols]
 
 

@@ -1,11 +1,11 @@
 """`vectorize`: turn loops into the dimensions of vectors, as the schedule's `vectorize` says.
 
     affine.for %m_in = 0 to 8 {
-      affine.for %n1 = 0 to 48 {                     %acc = affine.for %k = 0 to 384 iter_args(%a = %0) {
-        %acc = affine.for %k = 0 to 384 ... {   ->     %x = vector.transfer_read ... : vector<8x48xf32>
-          ... memref.load, math.fma ...                %r = vector.fma %x, %w, %a : vector<8x48xf32>
-        }                                            }
-        memref.store %acc, %y[%m, %n]                vector.transfer_write %acc, %y[%m, %n]
+      affine.for %n1 = 0 to 48 {                 %acc = affine.for %k = 0 to 384 iter_args(%a) {
+        %acc = affine.for %k = 0 to 384 {   ->     %x = vector.transfer_read ... : vector<8x48xf32>
+          ... memref.load, math.fma ...            %r = vector.fma %x, %w, %a : vector<8x48xf32>
+        }                                        }
+        memref.store %acc, %y[%m, %n]            vector.transfer_write %acc, %y[%m, %n]
 
 Parallel loops are widened from the outside in, so that a reduction inside them carries a whole
 register tile. A loop whose extent is min(8, what is left) gets a copy for each count. A reduction

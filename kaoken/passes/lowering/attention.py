@@ -84,7 +84,7 @@ class _Plan:
 
     @property
     def stride(self) -> int:
-        """Floats of a score row: whole panels, and one more so that rows fall in other cache sets."""
+        """Floats of a score row: whole panels, and one more to spread rows over cache sets."""
         return (-(-self.max_keys // self.panel) + 1) * self.panel
 
     @property
@@ -208,7 +208,8 @@ def _key_bias(p: _Plan, b: SSAValue, bias: SSAValue) -> None:
 
 def _mask_addend(p: _Plan, at: tuple[Index, Index, Index, Index]) -> SSAValue:
     n, mask = p.n, p.mask
-    assert mask is not None and p.op.mask is not None
+    assert mask is not None
+    assert p.op.mask is not None
     one = Dim.of(1)
     indices = [0 if d == one else i for d, i in zip(p.mask_shape, at, strict=True)]
     rank = tensor_type(p.op.mask).get_num_dims()
@@ -279,16 +280,12 @@ def _softmax(p: _Plan, rows: Extent, scores: SSAValue, inverse: SSAValue) -> Non
     with n.parallel("row", rows) as i:
         largest = over_keys(
             LOWEST,
-            lambda j0, j1, acc: n.insert(
-                arith.MaximumfOp(acc, n.load(scores, i, at(j0, j1)))
-            ),
+            lambda j0, j1, acc: n.insert(arith.MaximumfOp(acc, n.load(scores, i, at(j0, j1)))),
         )
 
         def exponential(j0: SSAValue, j1: SSAValue, acc: SSAValue) -> SSAValue:
             j = at(j0, j1)
-            value = n.insert(
-                math.ExpOp(n.insert(arith.SubfOp(n.load(scores, i, j), largest)))
-            )
+            value = n.insert(math.ExpOp(n.insert(arith.SubfOp(n.load(scores, i, j), largest))))
             n.store(value, scores, i, j)
             return n.insert(arith.AddfOp(acc, value))
 

@@ -107,8 +107,8 @@ class Kernel(Nest):
     def in_place(self, target: SSAValue, source: SSAValue) -> None:
         """Say that the buffer `target` may be the memory of `source`: each element is read
         before it is written, and never after."""
-        at = list(self.block.args).index(source)
-        place = list(self.block.args).index(target)
+        arguments: list[SSAValue] = list(self.block.args)
+        at, place = arguments.index(source), arguments.index(target)
         self._attributes[at]["kaoken.in_place"] = IntegerAttr(place, i64)
 
     def status(self) -> SSAValue:

@@ -1,9 +1,9 @@
 """Nests of linear layers and matrix products.
 
-    parallel m: parallel n0: parallel n1:            # panels of the packed weight
-      acc = bias[n]
-      reduce k: acc += x[m, k] * w[n0, k, n1]
-      y[m, n] = activation(acc) + residual[m, n]
+parallel m: parallel n0: parallel n1:            # panels of the packed weight
+  acc = bias[n]
+  reduce k: acc += x[m, k] * w[n0, k, n1]
+  y[m, n] = activation(acc) + residual[m, n]
 """
 
 from __future__ import annotations

@@ -73,9 +73,8 @@ def _pointwise(
     result = kernel.shape(op.result)
     aligned = [_align(kernel.shape(v), len(result)) for v in operands]
     shape, views = _merge(result, aligned)
-    buffers = [
-        kernel.buffer(f"x{i}", v, view) for i, (v, view) in enumerate(zip(operands, views, strict=True))
-    ]
+    pairs = zip(operands, views, strict=True)
+    buffers = [kernel.buffer(f"x{i}", v, view) for i, (v, view) in enumerate(pairs)]
     y = kernel.buffer("y", op.result, shape)
     for x, view in zip(buffers, views, strict=True):
         if view == shape:
@@ -355,4 +354,3 @@ def lower_cumsum(op: CumsumOp, kernel: Kernel) -> None:
         )
 
     _loops(kernel, others, line)
-

@@ -1,9 +1,9 @@
 """Nests that work row by row: norms, softmax, embedding, pooling.
 
-    parallel m:                     # layer norm
-      reduce h: sum += x[m, h]
-      reduce h: squares += (x[m, h] - mean)^2
-      parallel h: y[m, h] = (x[m, h] - mean) * inverse * weight[h] + bias[h]
+parallel m:                     # layer norm
+  reduce h: sum += x[m, h]
+  reduce h: squares += (x[m, h] - mean)^2
+  parallel h: y[m, h] = (x[m, h] - mean) * inverse * weight[h] + bias[h]
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def lower_layer_norm(op: LayerNormOp | RmsNormOp, kernel: Kernel) -> None:
 def lower_norm_epilogue(op: LinearOp, kernel: Kernel) -> None:
     """The norm of a linear layer's rows, in place."""
     rows, width = row_shape(kernel.shape(op.result))
-    assert op.norm_weight is not None and op.eps is not None
+    assert op.norm_weight is not None
+    assert op.eps is not None
     kernel.name = f"{op.norm.data}_{width}_in_place"
     kernel.comment = f"{op.norm.data} of rows of {width}, in place"
     y = kernel.buffer("y", op.result, (rows, width))
@@ -140,9 +141,7 @@ def lower_softmax(op: SoftmaxOp, kernel: Kernel) -> None:
         total = kernel.fold("h", count, kernel.constant(0.0, f32), exponential)
         inverse = kernel.insert(arith.DivfOp(kernel.constant(1.0, f32), total))
         with kernel.parallel("h", count) as h:
-            kernel.store(
-                kernel.insert(arith.MulfOp(kernel.load(y, m, h), inverse)), y, m, h
-            )
+            kernel.store(kernel.insert(arith.MulfOp(kernel.load(y, m, h), inverse)), y, m, h)
 
 
 def lower_embedding(op: EmbeddingOp, kernel: Kernel) -> None:
@@ -154,9 +153,7 @@ def lower_embedding(op: EmbeddingOp, kernel: Kernel) -> None:
     ids = kernel.buffer("ids", op.indices, (rows,))
     y = kernel.buffer("y", op.result, (rows, Dim.of(width)))
     status = kernel.status()
-    code = kernel.add_error(
-        f"{_name_of(op.indices)} holds a value outside 0..{vocabulary - 1}"
-    )
+    code = kernel.add_error(f"{_name_of(op.indices)} holds a value outside 0..{vocabulary - 1}")
     with kernel.parallel("m", kernel.size("m", rows)) as m:
         row = checked_index(kernel, kernel.load(ids, m), vocabulary, status, code)
         with kernel.parallel("h", width) as h:
@@ -239,6 +236,4 @@ def lower_normalize(op: NormalizeOp, kernel: Kernel) -> None:
         bounded = kernel.insert(arith.MaximumfOp(length, kernel.constant(least, f32)))
         inverse = kernel.insert(arith.DivfOp(kernel.constant(1.0, f32), bounded))
         with kernel.parallel("h", count) as h:
-            kernel.store(
-                kernel.insert(arith.MulfOp(kernel.load(x, m, h), inverse)), y, m, h
-            )
+            kernel.store(kernel.insert(arith.MulfOp(kernel.load(x, m, h), inverse)), y, m, h)

@@ -6,7 +6,7 @@ import math as pymath
 from collections.abc import Callable
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import AnyFloat, IntegerType, f32, i1
+from xdsl.dialects.builtin import AnyFloat, IntegerType, i1
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from kaoken.dialect.attributes import Activation, Function
@@ -110,9 +110,10 @@ _INTEGER_PREDICATES = {
 
 
 def emit_function(n: Nest, function: Function, args: list[SSAValue]) -> SSAValue:
-    """`kaoken.elementwise` of one element. Raises KaokenError where the types have no such function."""
+    """`kaoken.elementwise` of one element. Raises KaokenError where the type has no such one."""
     if function is Function.SELECT:
-        return n.insert(arith.SelectOp(*args))
+        condition, chosen, other = args
+        return n.insert(arith.SelectOp(condition, chosen, other))
     is_float = isinstance(args[0].type, AnyFloat)
     if function.is_comparison:
         if is_float:
@@ -172,7 +173,8 @@ def emit_cast(n: Nest, x: SSAValue, to: Attribute) -> SSAValue:
         return n.insert(to_float(x, to))
     if isinstance(of, AnyFloat) and isinstance(to, IntegerType):
         return n.insert(arith.FPToSIOp(x, to))
-    assert isinstance(of, AnyFloat) and isinstance(to, AnyFloat)
+    assert isinstance(of, AnyFloat)
+    assert isinstance(to, AnyFloat)
     if of.bitwidth < to.bitwidth:
         return n.insert(arith.ExtFOp(x, to))
     return n.insert(arith.TruncFOp(x, to))
@@ -182,8 +184,3 @@ def _resize_integer(x: SSAValue, of: IntegerType, to: IntegerType) -> Operation:
     if of.width.data > to.width.data:
         return arith.TruncIOp(x, to)
     return arith.ExtUIOp(x, to) if of == i1 else arith.ExtSIOp(x, to)
-
-
-def mean_of(n: Nest, total: SSAValue, count: int) -> SSAValue:
-    """The mean from a sum."""
-    return n.insert(arith.MulfOp(total, n.constant(1.0 / count, f32)))

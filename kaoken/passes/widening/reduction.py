@@ -21,7 +21,7 @@ from kaoken.passes.widening.values import CannotWiden, Widener
 
 @dataclass(frozen=True)
 class Combiner:
-    """How two partial results become one: the vector reduction's kind, the op, what changes nothing."""
+    """How two partial results become one: the vector reduction, the op, its neutral element."""
 
     kind: str
     op: type[Operation]

@@ -41,7 +41,7 @@ class CannotWiden(Exception):
 
 @dataclass(frozen=True)
 class IndexForm:
-    """An index as base + sum of coefficient times lane number, one coefficient a vector dimension."""
+    """An index as base + sum of stride times lane number, one stride a vector dimension."""
 
     base: SSAValue
     strides: tuple[int, ...]
@@ -60,14 +60,16 @@ class Widener:
     block: Block
     values: dict[SSAValue, SSAValue] = field(default_factory=dict)
     forms: dict[SSAValue, IndexForm] = field(default_factory=dict)
+    zero: SSAValue | None = None
+    """The index of every widened loop's first lane."""
 
     def __post_init__(self) -> None:
         self.builder = Builder(InsertPoint.at_end(self.block))
-        if self.lanes:
-            zero = self.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(0)))
-            for iv, dim in self.lanes.items():
-                strides = tuple(int(d == dim) for d in range(len(self.shape)))
-                self.forms[iv] = IndexForm(zero, strides)
+        if self.zero is None:
+            self.zero = self.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(0)))
+        for iv, dim in self.lanes.items():
+            strides = tuple(int(d == dim) for d in range(len(self.shape)))
+            self.forms[iv] = IndexForm(self.zero, strides)
 
     def insert(self, op: Operation, like: SSAValue | None = None) -> SSAValue:
         self.builder.insert(op)
@@ -177,10 +179,22 @@ class Widener:
             return
         forms = [self.form(v) for v in op.operands]
         strides = _strides_of(op, forms)
+        self.forms[op.results[0]] = IndexForm(self._first_lane(op, forms), strides)
+
+    def _first_lane(self, op: Operation, forms: list[IndexForm]) -> SSAValue:
+        """An index op where every widened loop is at 0, which is left out of the arithmetic."""
+        bases = [f.base for f in forms]
+        others = [b for b in bases if b is not self.zero]
+        if isinstance(op, arith.AddiOp) and len(others) == 1:
+            return others[0]
+        if isinstance(op, affine.ApplyOp) and len(others) < len(bases):
+            map_ = _without_zeros(op.map.data, [b is self.zero for b in bases])
+            if map_.results == (AffineExpr.dimension(0),):
+                return others[0]
+            return self.insert(affine.ApplyOp(others, AffineMapAttr(map_)), op.result)
         copy = op.clone()
-        copy.operands = [f.base for f in forms]
-        self.builder.insert(copy)
-        self.forms[op.results[0]] = IndexForm(copy.results[0], strides)
+        copy.operands = bases
+        return self.insert(copy)
 
     def form(self, value: SSAValue) -> IndexForm:
         if value in self.forms:
@@ -230,9 +244,7 @@ class Widener:
             walked = [i for i, f in enumerate(forms) if f.strides[dim]]
             if len(walked) > 1 or any(forms[i].strides[dim] != 1 for i in walked):
                 raise CannotWiden("an access with a stride")
-            results.append(
-                AffineExpr.dimension(walked[0]) if walked else AffineExpr.constant(0)
-            )
+            results.append(AffineExpr.dimension(walked[0]) if walked else AffineExpr.constant(0))
         dims = [e.position for e in results if isinstance(e, AffineDimExpr)]
         if len(set(dims)) != len(dims):
             raise CannotWiden("two lanes along one dimension")
@@ -244,7 +256,7 @@ class Widener:
         body = Block(arg_types=[IndexType(), *(v.type for v in inits)])
         for new, old in zip(body.args, op.body.block.args, strict=True):
             new.name_hint = old.name_hint
-        inner = Widener(self.shape, {}, body, dict(self.values), dict(self.forms))
+        inner = Widener(self.shape, {}, body, dict(self.values), dict(self.forms), self.zero)
         inner.values.update(zip(op.body.block.args, body.args, strict=True))
         *ops, last = op.body.block.ops
         inner.body(ops)
@@ -262,6 +274,17 @@ class Widener:
         loop.attributes.update(op.attributes)
         self.builder.insert(loop)
         self.values.update(zip(op.results, loop.results, strict=True))
+
+
+def _without_zeros(map_: AffineMap, is_zero: list[bool]) -> AffineMap:
+    """The map with the operands that are 0 put in, as a map of dimensions alone."""
+    count = iter(range(len(is_zero)))
+    new = [
+        AffineExpr.constant(0) if zero else AffineExpr.dimension(next(count)) for zero in is_zero
+    ]
+    dims, symbols = new[: map_.num_dims], new[map_.num_dims :]
+    left = len(is_zero) - sum(is_zero)
+    return map_.replace_dims_and_symbols(dims, symbols, left, 0)
 
 
 def _zero(element: Attribute) -> FloatAttr | IntegerAttr:
@@ -282,9 +305,7 @@ def _strides_of(op: Operation, forms: list[IndexForm]) -> tuple[int, ...]:
             expr = op.mapOperands and op.map.data.results[0]
             assert isinstance(expr, AffineExpr)
             dims = op.map.data.num_dims
-            return tuple(
-                _slope(expr, [f.strides[d] for f in forms], dims) for d in range(count)
-            )
+            return tuple(_slope(expr, [f.strides[d] for f in forms], dims) for d in range(count))
         case _:
             raise CannotWiden(op.name)
 
