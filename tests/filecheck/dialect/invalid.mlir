@@ -1,0 +1,159 @@
+// RUN: kaoken-opt %s --verify-diagnostics --split-input-file | filecheck %s
+
+func.func @main(%x: tensor<2x4xf32>) {
+  %0 = kaoken.relu %x : tensor<2x4xf32> -> tensor<2x5xf32>
+  func.return
+}
+// CHECK: result is tensor<2x5xf32>, its operands give tensor<2x4xf32>
+
+// -----
+
+func.func @main(%x: tensor<2x4xf32>) {
+  %0 = kaoken.relu %x : tensor<2x4xf32> -> tensor<2x4xi32>
+  func.return
+}
+// CHECK: result has element type i32, its operands give f32
+
+// -----
+
+func.func @main() {
+  %0 = kaoken.weight "w" : tensor<?x4xf32>
+  func.return
+}
+// CHECK: a weight's sizes are all known
+
+// -----
+
+func.func @main(%x: tensor<2x4xf32>, %w: tensor<3x5xf32>) {
+  %0 = kaoken.linear %x, %w : tensor<2x4xf32>, tensor<3x5xf32> -> tensor<2x3xf32>
+  func.return
+}
+// CHECK: input's last size and weight's K: 4 is not 5
+
+// -----
+
+func.func @main(%x: tensor<2x4xf32>, %w: tensor<3x4xf32>, %b: tensor<4xf32>) {
+  %0 = kaoken.linear %x, %w bias %b : tensor<4xf32> : tensor<2x4xf32>, tensor<3x4xf32> -> tensor<2x3xf32>
+  func.return
+}
+// CHECK: bias: 4 is not 3
+
+// -----
+
+func.func @main(%x: tensor<2x4xf32>, %w: tensor<3x4xf32>) {
+  %0 = kaoken.linear %x, %w {norm = #kaoken<norm layer_norm>} : tensor<2x4xf32>, tensor<3x4xf32> -> tensor<2x3xf32>
+  func.return
+}
+// CHECK: a layer_norm epilogue needs eps and norm_weight
+
+// -----
+
+func.func @main(%x: tensor<2x4xf32>, %w: tensor<2x4x3xf32>) {
+  %0 = kaoken.linear %x, %w {out_features = 7} : tensor<2x4xf32>, tensor<2x4x3xf32> -> tensor<2x7xf32>
+  func.return
+}
+// CHECK: 7 outputs do not fill 2 panels of 3
+
+// -----
+
+func.func @main(%a: tensor<2x4xf32>, %b: tensor<3x4xf32>) {
+  %0 = kaoken.matmul %a, %b : tensor<2x4xf32>, tensor<3x4xf32> -> tensor<2x4xf32>
+  func.return
+}
+// CHECK: K of lhs and rhs: 4 is not 3
+
+// -----
+
+func.func @main(%x: tensor<1x5x8xf32>) {
+  %0 = kaoken.attention %x, %x, %x {num_heads = 3, scale = 1.0} : tensor<1x5x8xf32>, tensor<1x5x8xf32>, tensor<1x5x8xf32> -> tensor<1x5x8xf32>
+  func.return
+}
+// CHECK: query's row of 8 does not split into 3 heads
+
+// -----
+
+func.func @main(%x: tensor<1x5x8xf32>, %m: tensor<1x1x4x5xi1>) {
+  %0 = kaoken.attention %x, %x, %x mask %m : tensor<1x1x4x5xi1> {num_heads = 2, scale = 1.0} : tensor<1x5x8xf32>, tensor<1x5x8xf32>, tensor<1x5x8xf32> -> tensor<1x5x8xf32>
+  func.return
+}
+// CHECK: broadcast: 4 is not 5
+
+// -----
+
+func.func @main(%x: tensor<2x4xf32>, %w: tensor<5xf32>) {
+  %0 = kaoken.rms_norm %x, %w {eps = 1.0e-5} : tensor<2x4xf32>, tensor<5xf32> -> tensor<2x4xf32>
+  func.return
+}
+// CHECK: weight and bias: 5 is not 4
+
+// -----
+
+func.func @main(%t: tensor<9x8xf32>, %i: tensor<2xf32>) {
+  %0 = kaoken.embedding %t, %i : tensor<9x8xf32>, tensor<2xf32> -> tensor<2x8xf32>
+  func.return
+}
+// CHECK: indices must be integers, not f32
+
+// -----
+
+func.func @main(%x: tensor<2x3x4xf32>, %m: tensor<2x4xi1>) {
+  %0 = kaoken.mean_pool %x, %m : tensor<2x3x4xf32>, tensor<2x4xi1> -> tensor<2x4xf32>
+  func.return
+}
+// CHECK: mask: 4 is not 3
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>) {
+  %0 = kaoken.reshape %x to <[7]> : tensor<2x3xf32> -> tensor<7xf32>
+  func.return
+}
+// CHECK: number of elements: 6 is not 7
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>) {
+  %0 = kaoken.transpose %x [0, 0] : tensor<2x3xf32> -> tensor<2x2xf32>
+  func.return
+}
+// CHECK: [0, 0] does not permute 2 dimensions
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>) {
+  %0 = kaoken.concat %x, %x {dim = 2} : tensor<2x3xf32>, tensor<2x3xf32> -> tensor<4x3xf32>
+  func.return
+}
+// CHECK: dimension 2 of a tensor with 2
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>, %i: tensor<2xi64>) {
+  %0 = kaoken.gather %x at %i along [0, 1] : tensor<2x3xf32> at tensor<2xi64> -> tensor<2xf32>
+  func.return
+}
+// CHECK: gather needs one index tensor for each of its dims
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>) {
+  %0 = kaoken.elementwise add %x : tensor<2x3xf32> -> tensor<2x3xf32>
+  func.return
+}
+// CHECK: add takes 2 operands
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>, %y: tensor<2x3xi64>) {
+  %0 = kaoken.elementwise add %x, %y : tensor<2x3xf32>, tensor<2x3xi64> -> tensor<2x3xf32>
+  func.return
+}
+// CHECK: add of different element types
+
+// -----
+
+func.func @main(%x: tensor<2x3xf32>) {
+  %0 = kaoken.reduce sum %x over [2] : tensor<2x3xf32> -> tensor<2xf32>
+  func.return
+}
+// CHECK: reduce over a dimension that is not there

@@ -1,0 +1,19 @@
+// RUN: kaoken-opt %s | kaoken-opt | filecheck %s
+// RUN: kaoken-opt %s --print-op-generic | kaoken-opt | filecheck %s
+
+func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team) {
+// CHECK: func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team) {
+  %w = kaoken_loop.weight "a.weight" : memref<24x384x48xf32>
+// CHECK-NEXT: %w = kaoken_loop.weight "a.weight" : memref<24x384x48xf32>
+  %v0 = kaoken_loop.view %arena : memref<?xi8> -> memref<?x8xf32>
+// CHECK-NEXT: %v0 = kaoken_loop.view %arena : memref<?xi8> -> memref<?x8xf32>
+  %v1 = kaoken_loop.view %arena plus %at {offset = 4096} : memref<?xi8> -> memref<?x8xf32>
+// CHECK-NEXT: %v1 = kaoken_loop.view %arena plus %at {offset = 4096 : i64} : memref<?xi8> -> memref<?x8xf32>
+  %i = kaoken_loop.thread_id %team
+// CHECK-NEXT: %i = kaoken_loop.thread_id %team
+  %n = kaoken_loop.num_threads %team
+// CHECK-NEXT: %n = kaoken_loop.num_threads %team
+  kaoken_loop.barrier %team
+// CHECK-NEXT: kaoken_loop.barrier %team
+  func.return
+}
