@@ -10,7 +10,7 @@ from itertools import count
 from weakref import WeakKeyDictionary
 
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from kaoken.analysis.shapes import argument_shapes
 from kaoken.dialect.attributes import Shape
@@ -52,12 +52,14 @@ def _shape_of_known_operands(value: SSAValue) -> Shape:
     owner = value.owner
     if isinstance(owner, KaokenOp):
         return _refine(owner.infer_shape(*(_known[v] for v in owner.operands)), value)
-    if isinstance(owner, Block) and isinstance(func := owner.parent_op(), FuncOp):
-        if owner is func.body.blocks.first:
-            shape = argument_shapes(func)[list(owner.args).index(value)]
-            assert shape is not None
-            return shape
-    return _fresh(value)
+    return (_argument_shape(value) if isinstance(value, BlockArgument) else None) or _fresh(value)
+
+
+def _argument_shape(value: BlockArgument) -> Shape | None:
+    func = value.block.parent_op()
+    if not isinstance(func, FuncOp) or value.block is not func.body.blocks.first:
+        return None
+    return argument_shapes(func)[value.index]
 
 
 def _fresh(value: SSAValue) -> Shape:

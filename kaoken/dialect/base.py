@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from xdsl.dialects.builtin import TensorType, f32
+from xdsl.interfaces import HasCanonicalizationPatternsInterface
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation, base, result_def, traits_def
+from xdsl.pattern_rewriter import RewritePattern
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
@@ -49,12 +51,18 @@ def unify(a: Dim, b: Dim, what: str) -> Dim:
     return b if a.constant is None and b.constant is not None else a
 
 
-class KaokenOp(IRDLOperation):
+class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
     """An op on tensors without side effects: one result, `infer_shape` and `infer_element_type`."""
 
     result = result_def(TensorType)
 
     traits = traits_def(Pure())
+
+    @classmethod
+    def get_canonicalization_patterns(cls) -> tuple[RewritePattern, ...]:
+        from kaoken.dialect.canonicalize import patterns_of
+
+        return patterns_of(cls)
 
     @abstractmethod
     def infer_shape(self, *operands: Shape) -> Shape:
