@@ -1,0 +1,1 @@
+"""The programs that kaoken is timed against, a module each: `prepare(workload, threads)`."""
