@@ -28,11 +28,11 @@ class Symbols:
     def __init__(self, program: ExportedProgram, given: Names | None = None):
         self.names: dict[str, str] = {}
         self.maxima: dict[str, int] = {}
-        self._expressions: dict[sympy.Expr, Dim] = {}
+        self._expressions: dict[sympy.Basic, Dim] = {}
         inputs = set(program.graph_signature.user_inputs)
         for node in program.graph.nodes:
             if node.op == "placeholder" and node.name in inputs:
-                self._name_sizes(node.name, node.meta.get("val"), given or {})
+                self._name_sizes(str(node.name), node.meta.get("val"), given or {})
         self._bound(program.range_constraints)
 
     def dim(self, size: Any) -> Dim:

@@ -7,7 +7,7 @@ becomes
 ```mlir
 %0 = kaoken.weight "fc.weight" : tensor<4x8xf32>
 %1 = kaoken.weight "fc.bias" : tensor<4xf32>
-%2 = kaoken.linear %x, %0 bias %1 : tensor<4xf32> : tensor<?x8xf32>, tensor<4x8xf32> -> tensor<?x4xf32>
+%2 = kaoken.linear %x, %0 bias %1 : tensor<4xf32> : tensor<?x8xf32>, tensor<4x8xf32> -> ...
 ```
 """
 
@@ -24,18 +24,17 @@ from typing import TYPE_CHECKING, Any
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir import SSAValue
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.exceptions import VerifyException
 
 from kaoken.dialect.attributes import ShapeAttr
 from kaoken.dialect.base import shaped, tensor_type
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import WeightOp
+from kaoken.dialect.nn import WeightOp, int_attr
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten import Importer, find_builder
 from kaoken.frontend.aten.registry import element_type_of
-from kaoken.frontend.graph import Shapes, int_attr
 from kaoken.frontend.pytree import TENSOR, Tree, tensor_names, tree_of
 from kaoken.frontend.recognise import recognise
 from kaoken.frontend.symbols import Names, Symbols, given_names
@@ -47,7 +46,15 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
-_NOISE = {"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "requires_grad"}
+_NOISE = {
+    "copy",
+    "device",
+    "layout",
+    "memory_format",
+    "non_blocking",
+    "pin_memory",
+    "requires_grad",
+}
 """Keywords that say where and how a tensor is stored, which is kaoken's to decide."""
 
 
@@ -72,7 +79,8 @@ def import_module(
                 module, tuple(args), kwargs, dynamic_shapes=dynamic_shapes, strict=False
             )
         except Exception as error:
-            raise KaokenError(f"torch.export cannot export the module: {_first_line(error)}") from error
+            reason = _first_line(error)
+            raise KaokenError(f"torch.export cannot export the module: {reason}") from error
     names = given_names(program, module, args, kwargs, dynamic_shapes)
     return import_exported(program, name or type(module).__name__, names)
 
@@ -102,35 +110,42 @@ class _Import:
         self.symbols = Symbols(program, names)
         self.store = WeightStore()
         self.values: dict[str, Any] = {}
-        self.arguments: list[tuple[str, SSAValue]] = []
-        self.block = Block()
-        builder = Builder(InsertPoint.at_end(self.block))
-        self.importer = Importer(builder, Shapes(), self.symbols)
+        inputs = self._inputs()
+        self.function = self._function(inputs)
+        self.values.update({node.name: value for node, value in zip(inputs, self.function.args)})
+        builder = Builder(InsertPoint.at_end(self.function.body.block))
+        self.importer = Importer(builder, self.symbols)
         self.weights = _Weights(program, self.importer, self.store)
 
     def run(self) -> ModuleOp:
         for node in self.program.graph.nodes:
-            if node.op == "placeholder":
-                self.values[node.name] = self._placeholder(node)
-            elif node.op == "call_function":
+            if node.op == "call_function":
                 self.values[node.name] = self._call(node)
         return self._finish()
 
-    def _placeholder(self, node: Node) -> Any:
-        """The function argument, or None for a weight: that is loaded where it is used first."""
-        example = node.meta.get("val")
-        if node.name in self.weights.keys:
-            return None
-        if not hasattr(example, "dtype"):
-            return example
-        shape = self.symbols.shape(example)
-        argument = self.block.insert_arg(
-            shaped(shape, element_type_of(example.dtype)), len(self.block.args)
+    def _inputs(self) -> list[Node]:
+        """The placeholders of the tensors that users give."""
+        names = set(self.program.graph_signature.user_inputs)
+        placeholders = [n for n in self.program.graph.nodes if n.op == "placeholder"]
+        return [n for n in placeholders if n.name in names and hasattr(n.meta.get("val"), "dtype")]
+
+    def _function(self, inputs: Sequence[Node]) -> FuncOp:
+        """@main with its arguments and nothing else."""
+        tensors = [node.meta["val"] for node in inputs]
+        shapes = [self.symbols.shape(tensor) for tensor in tensors]
+        types = [
+            shaped(shape, element_type_of(tensor.dtype))
+            for shape, tensor in zip(shapes, tensors, strict=True)
+        ]
+        names = [identifier(node.name) for node in inputs]
+        attributes = ArrayAttr(
+            DictionaryAttr({"kaoken.shape": ShapeAttr(shape), "kaoken.name": StringAttr(name)})
+            for shape, name in zip(shapes, names, strict=True)
         )
-        argument.name_hint = identifier(node.name)
-        self.importer.shapes.set(argument, shape)
-        self.arguments.append((node.name, argument))
-        return argument
+        function = FuncOp("main", (types, []), arg_attrs=attributes)
+        for argument, name in zip(function.args, names, strict=True):
+            argument.name_hint = name
+        return function
 
     def _call(self, node: Node) -> Any:
         result = node.meta.get("val")
@@ -173,7 +188,7 @@ class _Import:
         import torch
 
         if isinstance(argument, torch.fx.Node):
-            value = self.values[argument.name]
+            value = self.values.get(argument.name)
             if value is None and argument.name in self.weights.keys:
                 value = self.values[argument.name] = self.weights.load(argument.name)
             if isinstance(value, KaokenError):
@@ -188,32 +203,22 @@ class _Import:
 
     def _finish(self) -> ModuleOp:
         tree, results = self._results()
-        self.block.add_op(ReturnOp(*results))
-        names = tensor_names(tree)
-        types = FunctionType.from_lists(
-            [value.type for _, value in self.arguments], [value.type for value in results]
+        function = self.function
+        function.body.block.add_op(ReturnOp(*results))
+        function.function_type = FunctionType.from_lists(
+            function.function_type.inputs.data, [value.type for value in results]
         )
-        function = FuncOp("main", types, Region(self.block), arg_attrs=self._argument_attributes())
         function.attributes["kaoken.max"] = DictionaryAttr(
             {name: int_attr(limit) for name, limit in self.symbols.maxima.items()}
         )
-        function.attributes["kaoken.results"] = ArrayAttr([StringAttr(n) for n in names])
+        names = [StringAttr(name) for name in tensor_names(tree)]
+        function.attributes["kaoken.results"] = ArrayAttr(names)
         module = ModuleOp([function])
         module.attributes["kaoken.name"] = StringAttr(self.name)
-        module.attributes["kaoken.input_tree"] = StringAttr(json.dumps(self._inputs()))
+        module.attributes["kaoken.input_tree"] = StringAttr(json.dumps(self._input_tree()))
         module.attributes["kaoken.output_tree"] = StringAttr(json.dumps(tree))
         attach_store(module, self.store)
         return module
-
-    def _argument_attributes(self) -> ArrayAttr[DictionaryAttr]:
-        return ArrayAttr([self._attributes_of(name, value) for name, value in self.arguments])
-
-    def _attributes_of(self, name: str, value: SSAValue) -> DictionaryAttr:
-        attributes: dict[str, Attribute] = {
-            "kaoken.shape": ShapeAttr(self.importer.shape(value)),
-            "kaoken.name": StringAttr(identifier(name)),
-        }
-        return DictionaryAttr(attributes)
 
     def _results(self) -> tuple[Tree, list[SSAValue]]:
         """The output structure, and the tensors in it."""
@@ -234,8 +239,8 @@ class _Import:
                 "return the new value instead"
             )
 
-    def _inputs(self) -> Tree:
-        tensors = {name for name, _ in self.arguments}
+    def _input_tree(self) -> Tree:
+        tensors = {node.name for node in self._inputs()}
         leaves = [
             TENSOR if str(name) in tensors else {"kind": "constant", "value": _plain(name)}
             for name in self.program.graph_signature.user_inputs
@@ -268,7 +273,9 @@ class _Weights:
         key = self.keys[placeholder]
         tensor = self._tensors[key].detach()
         if tensor.device.type != "cpu":
-            raise KaokenError(f'the weight "{key}" is on {tensor.device}: load the module on the CPU')
+            raise KaokenError(
+                f'the weight "{key}" is on {tensor.device}: move the module to the CPU'
+            )
         dtype = element_type_of(tensor.dtype)
         if tensor.numel() == 1 and placeholder not in self._parameters:
             shape = tuple(Dim.of(n) for n in tensor.shape)
@@ -294,7 +301,8 @@ def _check_type(node: Node, value: SSAValue) -> None:
     """Raise KaokenError unless a value has the rank and element type that torch says."""
     expected = node.meta["val"]
     type_ = tensor_type(value)
-    if type_.element_type != element_type_of(expected.dtype) or type_.get_num_dims() != expected.dim():
+    same_type = type_.element_type == element_type_of(expected.dtype)
+    if not same_type or type_.get_num_dims() != expected.dim():
         raise KaokenError(
             f"kaoken imports {node.target} as {type_} where torch has {expected.dtype} "
             f"{list(expected.shape)} ({source_of(node)}): please report this"

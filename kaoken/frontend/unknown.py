@@ -35,7 +35,11 @@ def require_known(program: ExportedProgram) -> ExportedProgram:
         if not unknown:
             return program
         table = default_decompositions()
-        chosen = {n.target: table[n.target] for n in unknown if n.target in table}  # pyright: ignore
+        chosen: dict[Any, Any] = {
+            n.target: table[n.target]  # pyright: ignore[reportArgumentType]
+            for n in unknown
+            if n.target in table
+        }
         if not chosen:
             break
         program = program.run_decompositions(chosen)
@@ -58,9 +62,11 @@ def _unknown_nodes(program: ExportedProgram) -> list[Node]:
 
 
 def _unknown(node: Node) -> bool:
+    if node.op != "call_function":
+        return True
+    if node.target is operator.getitem or is_size(node.meta.get("val")):
+        return False
     target = str(node.target)
-    if node.op != "call_function" or node.target is operator.getitem or is_size(node.meta.get("val")):
-        return node.op != "call_function"
     return not is_ignored(target) and find_builder(target) is None
 
 
@@ -78,4 +84,5 @@ def _message(nodes: list[Node]) -> str:
         for (target, place), count in places.items()
     ]
     kinds = len({str(n.target) for n in nodes})
-    return f"kaoken has no meaning for {kinds} op{'s'[: kinds > 1]} of the module:\n" + "\n".join(lines)
+    ops = "1 op" if kinds == 1 else f"{kinds} ops"
+    return "\n".join([f"kaoken has no meaning for {ops} of the module:", *lines])

@@ -108,9 +108,7 @@ def _divide_truncated(g: Importer, a: Operand, b: Operand) -> SSAValue:
         return trunc(g, g.elementwise(F.DIV, x, y))
     size = g.elementwise(F.FLOOR_DIV, g.elementwise(F.ABS, x), g.elementwise(F.ABS, y))
     zero = g.full(0, g.dtype(x))
-    differ = g.elementwise(
-        F.XOR, g.elementwise(F.LT, x, zero), g.elementwise(F.LT, y, zero)
-    )
+    differ = g.elementwise(F.XOR, g.elementwise(F.LT, x, zero), g.elementwise(F.LT, y, zero))
     return g.elementwise(F.SELECT, differ, g.elementwise(F.NEG, size), size)
 
 
@@ -189,7 +187,7 @@ def sign(g: Importer, x: SSAValue) -> SSAValue:
 
 @aten("log1p")
 def log1p(g: Importer, x: SSAValue) -> SSAValue:
-    return g.elementwise(F.LOG, add(g, *g.floats(x), 1))
+    return g.elementwise(F.LOG, add(g, g.floats(x)[0], 1))
 
 
 @aten("expm1")
@@ -358,16 +356,12 @@ def masked_fill(g: Importer, x: SSAValue, mask: SSAValue, value: Operand) -> SSA
 
 
 @aten("addcmul")
-def addcmul(
-    g: Importer, x: SSAValue, a: SSAValue, b: SSAValue, value: Scalar = 1
-) -> SSAValue:
+def addcmul(g: Importer, x: SSAValue, a: SSAValue, b: SSAValue, value: Scalar = 1) -> SSAValue:
     return add(g, x, mul(g, a, b), value)
 
 
 @aten("addcdiv")
-def addcdiv(
-    g: Importer, x: SSAValue, a: SSAValue, b: SSAValue, value: Scalar = 1
-) -> SSAValue:
+def addcdiv(g: Importer, x: SSAValue, a: SSAValue, b: SSAValue, value: Scalar = 1) -> SSAValue:
     return add(g, x, div(g, a, b), value)
 
 

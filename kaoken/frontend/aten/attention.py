@@ -10,11 +10,11 @@ from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Function
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import AttentionOp
+from kaoken.dialect.nn import AttentionOp, float_attr, int_attr
 from kaoken.dialect.tensor import TransposeOp
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten.registry import Importer, aten
-from kaoken.frontend.graph import ONE, Graph, float_attr, int_attr
+from kaoken.frontend.graph import ONE, Graph
 
 
 @aten("scaled_dot_product_attention")
@@ -124,9 +124,6 @@ def _heads_in_front(x: SSAValue) -> bool:
 
 def _insert(g: Graph, x: SSAValue, at: int) -> SSAValue:
     shape = g.shape(x)
-    if isinstance(owner := x.owner, TransposeOp) and at == 0:
-        inner = g.reshape(owner.input, (ONE, *g.shape(owner.input)))
-        return g.transpose(inner, [0, *(i + 1 for i in owner.permutation.get_values())])
     return g.reshape(x, (*shape[:at], ONE, *shape[at:]))
 
 
@@ -138,9 +135,7 @@ def _heads_to_rows(g: Graph, x: SSAValue) -> SSAValue:
 
 def _top_left(g: Graph, rows: Dim, columns: Dim, mask: SSAValue | None) -> SSAValue:
     """torch's causal mask where there are more keys than queries: query i sees keys 0..i."""
-    below = g.elementwise(
-        Function.LE, g.iota(columns), g.reshape(g.iota(rows), (rows, ONE))
-    )
+    below = g.elementwise(Function.LE, g.iota(columns), g.reshape(g.iota(rows), (rows, ONE)))
     if mask is None:
         return below
     return g.elementwise(Function.AND, mask, below)

@@ -10,19 +10,24 @@ from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Function, Reduction
 from kaoken.dialect.dims import product
-from kaoken.dialect.nn import EmbeddingOp, LayerNormOp, LinearOp, RmsNormOp, SoftmaxOp
+from kaoken.dialect.nn import (
+    EmbeddingOp,
+    LayerNormOp,
+    LinearOp,
+    RmsNormOp,
+    SoftmaxOp,
+    float_attr,
+)
 from kaoken.errors import KaokenError
-from kaoken.frontend.aten.arithmetic import add, mul, sub
+from kaoken.frontend.aten.arithmetic import add, mul, sigmoid, sub
 from kaoken.frontend.aten.registry import Importer, Scalar, aten, is_float
-from kaoken.frontend.graph import ONE, float_attr
+from kaoken.frontend.graph import ONE
 
 F, R = Function, Reduction
 
 
 @aten("linear")
-def linear(
-    g: Importer, x: SSAValue, weight: SSAValue, bias: SSAValue | None = None
-) -> SSAValue:
+def linear(g: Importer, x: SSAValue, weight: SSAValue, bias: SSAValue | None = None) -> SSAValue:
     if g.rank(weight) == 1:
         row = g.reshape(weight, (ONE, *g.shape(weight)))
         return g.reshape(linear(g, x, row, bias), g.expected)
@@ -94,9 +99,7 @@ def rms_norm(
     weight: SSAValue | None = None,
     eps: float | None = None,
 ) -> SSAValue:
-    return _norm(
-        g, RmsNormOp, x, len(normalized_shape), [weight], 2.0**-23 if eps is None else eps
-    )
+    return _norm(g, RmsNormOp, x, len(normalized_shape), [weight], 2.0**-23 if eps is None else eps)
 
 
 def _norm(
@@ -155,8 +158,6 @@ def log_softmax(g: Importer, x: SSAValue, dim: int, dtype: Any = None) -> SSAVal
 
 @aten("glu")
 def glu(g: Importer, x: SSAValue, dim: int = -1) -> SSAValue:
-    from kaoken.frontend.aten.arithmetic import sigmoid
-
     at = g.dim(dim, g.rank(x))
     size, half = g.shape(x)[at], g.expected[at]
     gate = sigmoid(g, g.slice(x, at, half, size))
@@ -202,9 +203,7 @@ def _einsum_pair(
     return g.transpose(full, [order.index(c) for c in out])
 
 
-def _drop_lonely(
-    g: Importer, term: tuple[str, SSAValue], needed: str
-) -> tuple[str, SSAValue]:
+def _drop_lonely(g: Importer, term: tuple[str, SSAValue], needed: str) -> tuple[str, SSAValue]:
     """Sum over the letters that occur nowhere else."""
     letters, value = term
     lonely = [i for i, c in enumerate(letters) if c not in needed]

@@ -78,16 +78,12 @@ def min_dim(g: Importer, x: SSAValue, dim: int, keepdim: bool = False) -> list[S
 
 
 @aten("argmax")
-def argmax(
-    g: Importer, x: SSAValue, dim: int | None = None, keepdim: bool = False
-) -> SSAValue:
+def argmax(g: Importer, x: SSAValue, dim: int | None = None, keepdim: bool = False) -> SSAValue:
     return _first_place(g, R.MAX, x, dim, keepdim)
 
 
 @aten("argmin")
-def argmin(
-    g: Importer, x: SSAValue, dim: int | None = None, keepdim: bool = False
-) -> SSAValue:
+def argmin(g: Importer, x: SSAValue, dim: int | None = None, keepdim: bool = False) -> SSAValue:
     return _first_place(g, R.MIN, x, dim, keepdim)
 
 

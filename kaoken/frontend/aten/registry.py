@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import (
@@ -27,14 +27,14 @@ from xdsl.ir import Attribute, SSAValue
 from kaoken.dialect.attributes import Function, Shape
 from kaoken.dialect.dims import Dim
 from kaoken.errors import KaokenError
-from kaoken.frontend.graph import Graph, Shapes
+from kaoken.frontend.graph import Graph
 from kaoken.frontend.symbols import Symbols
 
 Scalar = bool | int | float | Dim
 Operand = SSAValue | Scalar
-Result = SSAValue | Sequence[SSAValue | None]
+Builds = TypeVar("Builds", bound=Callable[..., Any])
 
-_BUILDERS: dict[str, Callable[..., Result]] = {}
+_BUILDERS: dict[str, Callable[..., Any]] = {}
 _FLOATS = (Float16Type, BFloat16Type, Float32Type, Float64Type)
 _TYPES: dict[str, Attribute] = {
     "torch.float64": f64,
@@ -49,14 +49,15 @@ _TYPES: dict[str, Attribute] = {
 }
 
 
-def aten(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def aten(*names: str) -> Callable[[Builds], Builds]:
     """Register a builder for ops such as `add` (every overload) or `max.dim` (that one).
 
     A builder takes the Importer, then the op's own arguments by position and name: tensors are
-    values, symbolic ints are Dims, dtypes are element types.
+    values, symbolic ints are Dims, dtypes are element types. It gives a value, or a list of values
+    for an op with several results.
     """
 
-    def register(builder: Callable[..., Result]) -> Callable[..., Result]:
+    def register(builder: Builds) -> Builds:
         for name in names:
             _BUILDERS[f"aten.{name}"] = builder
         return builder
@@ -64,7 +65,7 @@ def aten(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]
     return register
 
 
-def find_builder(target: str) -> Callable[..., Result] | None:
+def find_builder(target: str) -> Callable[..., Any] | None:
     """The builder of an op by the name of its overload, such as `aten.add.Tensor`."""
     return _BUILDERS.get(target) or _BUILDERS.get(target.rpartition(".")[0])
 
@@ -79,8 +80,8 @@ def element_type_of(dtype: Any) -> Attribute:
 class Importer(Graph):
     """A Graph with the shapes that torch expects of the op being imported, and its types' rules."""
 
-    def __init__(self, builder: Builder, shapes: Shapes, symbols: Symbols):
-        super().__init__(builder, shapes)
+    def __init__(self, builder: Builder, symbols: Symbols):
+        super().__init__(builder)
         self.symbols = symbols
         self.results: Any = None
 

@@ -1,1 +1,2 @@
-def recognise(module): pass
+def recognise(module):
+    pass
