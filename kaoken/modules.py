@@ -77,7 +77,7 @@ def write_module(module: ModuleOp, path: str | Path) -> None:
     path = Path(path)
     if stored_keys(module):
         save_weights(module, path.with_suffix(".safetensors"), path.parent)
-    write_text(path, f"{module}\n")
+    write_text(path, str(module) + "\n")
 
 
 def save_weights(module: ModuleOp, file: Path, relative_to: Path | None) -> None:

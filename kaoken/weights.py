@@ -203,7 +203,7 @@ def _read_header(path: Path, memory: np.ndarray) -> tuple[int, dict[str, Any]]:
     try:
         header = json.loads(memory[8 : 8 + min(length, _MAX_HEADER)].tobytes())
         header.pop("__metadata__", None)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise KaokenError(f"{path} is not a safetensors file") from None
     return 8 + length, header
 

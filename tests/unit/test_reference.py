@@ -426,7 +426,8 @@ def test_calls_weights_and_constants() -> None:
     x = X[0, :, :4].copy()
     (y,) = run_module(module, [x])
     constants = np.arange(1, 5, dtype="f4")
-    np.testing.assert_array_equal(y, np.concatenate([x, x]) * 4 * weight + constants + np.float32(1))
+    scaled = np.concatenate([x, x]) * 4 * weight
+    np.testing.assert_array_equal(y, scaled + constants + np.float32(1))
 
 
 def test_weight_of_another_shape_is_an_error() -> None:

@@ -1,0 +1,164 @@
+"""The registry and the command-line tools built on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from xdsl.universe import XDSL_UNIVERSE
+
+from kaoken.modules import parse_module, read_module, write_module
+from kaoken.tools import kaoken_opt, kaoken_translate
+from kaoken.universe import KAOKEN_UNIVERSE, make_context
+from kaoken.weights import WEIGHTS, attach_store, store_of
+from tests.helpers import store_from
+
+MODULE = """
+func.func @main(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %w = kaoken.weight "w" : tensor<3xf32>
+  %y = kaoken.elementwise add %x, %w : tensor<?x3xf32>, tensor<3xf32> -> tensor<?x3xf32>
+  func.return %y : tensor<?x3xf32>
+}
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    module = parse_module(MODULE)
+    attach_store(module, store_from({"w": np.arange(3, dtype="f4"), "unused": np.zeros(1)}))
+    path = tmp_path / "model.mlir"
+    write_module(module, path)
+    return path
+
+
+def test_names_do_not_clash_with_xdsl() -> None:
+    for mine, theirs in (
+        (KAOKEN_UNIVERSE.all_dialects, XDSL_UNIVERSE.all_dialects),
+        (KAOKEN_UNIVERSE.all_passes, XDSL_UNIVERSE.all_passes),
+        (KAOKEN_UNIVERSE.all_targets, XDSL_UNIVERSE.all_targets),
+    ):
+        assert not mine.keys() & theirs.keys()
+
+
+@pytest.mark.parametrize("name", KAOKEN_UNIVERSE.all_passes)
+def test_passes_load_and_have_the_name_they_are_registered_under(name: str) -> None:
+    pass_ = KAOKEN_UNIVERSE.all_passes[name]()
+    assert pass_.name == name
+    assert pass_.__doc__
+
+
+def test_targets_and_dialects_load() -> None:
+    for name, target in KAOKEN_UNIVERSE.all_targets.items():
+        assert target().name == name
+    context = make_context()
+    for name in KAOKEN_UNIVERSE.all_dialects:
+        assert context.get_dialect(name).name == name
+
+
+def test_plain_xdsl_opt_knows_the_dialect(model: Path) -> None:
+    tool = Path(sys.executable).with_name("xdsl-opt")
+    done = subprocess.run([tool, model, "-p", "cse"], capture_output=True, text=True, check=True)
+    assert "kaoken.elementwise add" in done.stdout
+
+
+def test_help_is_quick_and_imports_neither_numpy_nor_torch() -> None:
+    code = (
+        "import sys\nfrom kaoken.tools.kaoken_opt import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'numpy', 'torch', 'ml_dtypes'} & set(sys.modules)))"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - begin < 2
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("{m} -p tiel", "there is no pass 'tiel': did you mean tile?"),
+        ("{m} -p canonicalize,fuze", "there is no pass 'fuze': did you mean fuse?"),
+        ("{m} -p cse{{x=1}}", "pass 'cse' has no option 'x': it has none"),
+        ("{m} -p cse{{x=1", "cannot read the pipeline"),
+        ("{m} -p expand-math-to-polynomials{{terms=a}}", "expand-math-to-polynomials': Incompat"),
+        ("{m} -t mlir{{x=1}}", "target 'mlir' has no option 'x'"),
+        ("{m} -t d", "invalid choice: 'd'"),
+        ("{m} --nope", "unrecognized arguments: --nope"),
+        ("{m}.none", "model.mlir.none: No such file or directory"),
+        ("{d}", "Is a directory"),
+        ("{m} -o {d}/none/x.mlir", "No such file or directory"),
+    ],
+)
+def test_kaoken_opt_errors_are_one_line(
+    model: Path, capsys: pytest.CaptureFixture[str], args: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        kaoken_opt.main(args.format(m=model, d=model.parent).split())
+    assert exit_.value.code not in (0, None)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("func.func @f(%x: tensor<4xf32>) { kaoken.foo %x }", ":1:46: Operation kaoken.foo is not"),
+        (
+            "func.func @f(%x: tensor<4xf32>) { "
+            "%0 = kaoken.relu %x : tensor<4xf32> -> tensor<5xf32> func.return }",
+            "error: kaoken.relu: result is tensor<5xf32>",
+        ),
+        ("nonsense", "error: "),
+    ],
+)
+def test_errors_in_the_module_say_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    path = tmp_path / "bad.mlir"
+    path.write_text(text)
+    out = tmp_path / "out.mlir"
+    with pytest.raises(SystemExit):
+        kaoken_opt.main([str(path), "-o", str(out)])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists()
+
+
+def test_output_in_another_folder_finds_its_weights(model: Path) -> None:
+    folder = model.parent / "deep" / "er"
+    folder.mkdir(parents=True)
+    kaoken_opt.main([str(model), "-p", "cse", "-o", str(folder / "out.mlir")])
+    module = read_module(folder / "out.mlir")
+    assert "../../model.safetensors" in str(module.attributes[WEIGHTS])
+    assert store_of(module).keys() == ["w"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+def test_bad_sidecars(model: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    sidecar = model.with_suffix(".safetensors")
+    if damage == "missing":
+        sidecar.unlink()
+    elif damage == "truncated":
+        sidecar.write_bytes(sidecar.read_bytes()[:-1])
+    else:
+        store_from({"w": np.ones(3, "f4")}).save(sidecar)
+    with pytest.raises(SystemExit):
+        kaoken_opt.main([str(model)])
+    messages = {"missing": "No such file", "truncated": "truncated", "other": "does not match"}
+    error = capsys.readouterr().err
+    assert messages[damage] in error
+    assert error.count("\n") == 1
+
+
+def test_translate_errors_are_one_line(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for args in ([str(model)], ["--to-c", "none.mlir"], ["--to-c", str(model), "--target", "vax"]):
+        with pytest.raises(SystemExit):
+            kaoken_translate.main(args)
+        assert capsys.readouterr().err.count("\n") == 1
