@@ -1,7 +1,7 @@
 """A compiled model as a Python function: numpy arrays or torch tensors in, the same kind out.
 
-    model = kaoken.load("minilm")
-    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+model = kaoken.load("minilm")
+hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class CompiledModel:
         self._library = library
         self.threads = library.threads if threads is None else threads
         self._idle = [library.create_context(self.threads)]
-        self._owner = os.getpid()
+        tree = library.manifest.get("input_tree")
+        self._nested = tree if tree is not None and output_tree.depth(tree) > 2 else None
         _models.add(self)
 
     @property
@@ -94,6 +95,9 @@ class CompiledModel:
     def _bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by input name; those that are None count as left out."""
         names = [spec.name for spec in self._library.inputs]
+        if self._nested is not None:
+            leaves = output_tree.flatten(self._nested, (args, kwargs), "arguments")
+            return dict(zip(names, [value for _, value in leaves], strict=True))
         if len(args) > len(names):
             raise KaokenError(f"{self.name} takes {len(names)} inputs, but got {len(args)}")
         values = dict(zip(names, args, strict=False))

@@ -1,11 +1,12 @@
-"""The structure of a module's result: tensor, tuple, list, dict or Hugging Face ModelOutput.
+"""The structure of a module's arguments and result: tensor, tuple, list, dict, ModelOutput.
 
 The manifest keeps it as JSON, and `build` puts a call's flat outputs back into it:
 
     {"kind": "model_output", "class": "transformers.modeling_outputs.BaseModelOutput",
      "keys": ["last_hidden_state"]}
 
-A node may have `items`, a node for each child; without them every child is a tensor.
+A node may have `items`, a node for each child; without them every child is a tensor. A
+`{"kind": "constant", "value": 3}` is a child that is always the same.
 """
 
 from __future__ import annotations
@@ -54,12 +55,36 @@ def build(tree: Tree, outputs: Sequence[Any], load_class: bool = False) -> Any:
     return result
 
 
+def flatten(tree: Tree, value: Any, path: str) -> list[tuple[str, Any]]:
+    """The tensors of an argument that has the tree's structure, named `path_key_index`.
+
+    Raises KaokenError where the structure differs or a constant is not the one compiled in.
+    """
+    kind = tree["kind"]
+    if kind == "tensor":
+        return [(path, value)]
+    if kind == "constant":
+        if value != tree["value"]:
+            raise KaokenError(f"{path} was compiled in as {tree['value']!r}, but is {value!r}")
+        return []
+    keys = tree.get("keys", range(len(tree["items"])))
+    if not hasattr(value, "__getitem__") or len(value) != len(tree["items"]):
+        raise KaokenError(f"{path}: expected a {kind} of {len(tree['items'])}")
+    pairs = zip(keys, tree["items"], strict=True)
+    return [leaf for key, item in pairs for leaf in flatten(item, value[key], f"{path}_{key}")]
+
+
+def depth(tree: Tree) -> int:
+    """How many containers stand around the deepest leaf; constants count as one more."""
+    if tree["kind"] == "constant":
+        return 1
+    return 1 + max(map(depth, tree["items"]), default=0) if "items" in tree else 0
+
+
 def leaf_count(tree: Tree, default: int = 1) -> int:
     """How many tensors a tree holds; `default` for a tuple that does not say it."""
-    if tree["kind"] == "tensor":
-        return 1
-    if tree["kind"] == "none":
-        return 0
+    if tree["kind"] in ("tensor", "constant"):
+        return int(tree["kind"] == "tensor")
     if "items" in tree:
         return sum(map(leaf_count, tree["items"]))
     return len(tree["keys"]) if "keys" in tree else default
@@ -69,8 +94,8 @@ def _build(tree: Tree, values: Iterator[Any], count: int, load_class: bool) -> A
     kind = tree["kind"]
     if kind == "tensor":
         return _next(values)
-    if kind == "none":
-        return None
+    if kind == "constant":
+        return tree["value"]
     nodes = tree.get("items", [_TENSOR] * leaf_count(tree, count))
     children = [_build(node, values, count, load_class) for node in nodes]
     if kind in ("tuple", "list"):

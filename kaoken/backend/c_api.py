@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kaoken.backend.interface import Interface, Role, TensorSpec
+from kaoken.backend.interface import Interface, Role, TensorSpec, c_identifier
 
 C_TYPES = {
     "float64": "double",
@@ -25,12 +25,6 @@ C_TYPES = {
 }
 """numpy dtype name -> the element type in the public header (bfloat16: its bits)."""
 
-_KEYWORDS = frozenset(
-    "auto bool break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while main model error threads call team".split()
-)
-
 
 @dataclass(frozen=True)
 class ModelText:
@@ -44,14 +38,6 @@ class ModelText:
     weights_bytes: int
     digest: str
     version: str
-
-
-def c_identifier(text: str) -> str:
-    """A C name as near to `text` as can be: `a.b-c` gives `a_b_c`, `int` gives `int_`."""
-    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "x"
-    if name[0].isdigit():
-        name = f"m{name}"
-    return f"{name}_" if name in _KEYWORDS else name
 
 
 def header(m: ModelText) -> str:
@@ -251,7 +237,8 @@ def _run_parameters(m: ModelText) -> list[str]:
     i = m.interface
     inputs = [f"const {C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in i.inputs]
     outputs = [f"{C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in i.outputs]
-    return [f"{m.name} *model", *inputs, *outputs, *(f"int64_t {c_identifier(s)}" for s in i.symbols)]
+    sizes = [f"int64_t {c_identifier(s)}" for s in i.symbols]
+    return [f"{m.name} *model", *inputs, *outputs, *sizes]
 
 
 def _strings(name: str, values: Sequence[str]) -> str:

@@ -7,9 +7,12 @@ the arena, the status and the team by their types.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -27,6 +30,12 @@ from kaoken.dialect.attributes import Shape, ShapeAttr
 from kaoken.dialect.kaoken_loop import TeamType
 from kaoken.dtypes import dtype_name
 from kaoken.errors import KaokenError
+
+_KEYWORDS = frozenset(
+    "auto bool break case char const continue default do double else enum extern float for goto if "
+    "inline int long register restrict return short signed sizeof static struct switch typedef "
+    "union unsigned void volatile while main model error threads call team".split()
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,11 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Interface:
-    """The public face of one model; `roles` are those of `@main`'s arguments in order."""
+    """The public face of one model; `roles` are those of `@main`'s arguments in order.
+
+    `name` is a C identifier. The trees are the structures of arguments and result, as the
+    frontend's `pytree` describes them; without an input tree, arguments are the inputs one by one.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -64,30 +77,53 @@ class Interface:
     errors: tuple[str, ...]
     arena_bytes: int
     roles: tuple[Role, ...]
+    output_tree: Mapping[str, Any] = field(default_factory=lambda: {"kind": "tuple"})
+    input_tree: Mapping[str, Any] | None = None
 
     @property
     def threaded(self) -> bool:
         return Role.TEAM in self.roles
 
 
-def interface_of(module: ModuleOp) -> Interface:
-    """The interface of a fully lowered module; KaokenError when there is no lowered `@main`."""
+def c_identifier(text: str) -> str:
+    """A C name as near to `text` as can be: `a.b-c` gives `a_b_c`, `int` gives `int_`."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "x"
+    if name[0].isdigit():
+        name = f"m{name}"
+    return f"{name}_" if name in _KEYWORDS else name
+
+
+def interface_of(module: ModuleOp, name: str | None = None) -> Interface:
+    """The interface of a fully lowered module; KaokenError when there is no lowered `@main`.
+
+    `name` is the model's, by default what the module says.
+    """
     main = main_of(module)
     roles = tuple(_role(main, i) for i in range(len(main.args)))
     inputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.INPUT)
     outputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.OUTPUT)
     names = [_text(main, i, "kaoken.name") for i, r in enumerate(roles) if r is Role.SYMBOL]
     maxima = _maxima(main)
-    name = module.attributes.get("kaoken.name")
     return Interface(
-        name.data if isinstance(name, StringAttr) else "model",
+        c_identifier(name or _string(module, "kaoken.name") or "model"),
         inputs,
         outputs,
         {name: maxima[name] for name in names},
         _errors(module),
         _arena_bytes(module),
         roles,
+        json.loads(_string(module, "kaoken.output_tree") or _default_tree(len(outputs))),
+        json.loads(_string(module, "kaoken.input_tree") or "null"),
     )
+
+
+def _default_tree(outputs: int) -> str:
+    return json.dumps({"kind": "tensor" if outputs == 1 else "tuple"})
+
+
+def _string(module: ModuleOp, key: str) -> str | None:
+    value = module.attributes.get(key)
+    return value.data if isinstance(value, StringAttr) else None
 
 
 def main_of(module: ModuleOp) -> FuncOp:

@@ -45,7 +45,8 @@ class PackageOptions:
     machine: TargetMachine
     threads: int = 1
     dtype: str = "f32"
-    output_tree: Mapping[str, object] = field(default_factory=lambda: {"kind": "tuple"})
+    ops: Mapping[str, int] = field(default_factory=dict)
+    """How many ops of each name the model had when it came in; for `kaoken inspect`."""
     copied_files: Sequence[Path] = ()
     """The tokenizer's files and the like."""
 
@@ -54,7 +55,7 @@ def write_package(
     folder: Path, source: CSource, interface: Interface, store: WeightStore, options: PackageOptions
 ) -> None:
     """Write everything but the library into `folder`, which exists and is empty."""
-    name = c_api.c_identifier(interface.name)
+    name = interface.name
     digest, weights_bytes = write_weights(folder / f"{name}.weights", source.weights, store)
     machine = options.machine
     text = c_api.ModelText(
@@ -103,7 +104,9 @@ def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
         "inputs": [t.as_json() for t in i.inputs],
         "outputs": [t.as_json() for t in i.outputs],
         "symbols": dict(i.symbols),
-        "output_tree": dict(options.output_tree),
+        "input_tree": i.input_tree,
+        "output_tree": i.output_tree,
+        "ops": dict(options.ops),
         "arena_bytes": i.arena_bytes,
         "weights_bytes": m.weights_bytes,
         "weights_digest": m.digest,

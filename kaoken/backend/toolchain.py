@@ -1,7 +1,7 @@
 """C compilers: finding one, and building a package's library with it.
 
-    compiler = find_compiler()              # $CC, else gcc, clang, cc, zig, the ziglang package
-    build_library(folder, "minilm", machine, compiler)    # writes folder/libminilm.so
+compiler = find_compiler()              # $CC, else gcc, clang, cc, zig, the ziglang package
+build_library(folder, "minilm", machine, compiler)    # writes folder/libminilm.so
 """
 
 from __future__ import annotations

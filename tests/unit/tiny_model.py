@@ -1,7 +1,7 @@
 """A model written by hand as the C printer would give it: `y = x * scale`, `z` a rotation of it.
 
-    x: f32[tokens, 4], ids: i64[tokens] -> y: f32[tokens, 4], z: f32[tokens]
-    z[i] = y[(i + 1) % tokens, 0], which needs the barrier; an id outside 0..9 is an error.
+x: f32[tokens, 4], ids: i64[tokens] -> y: f32[tokens, 4], z: f32[tokens]
+z[i] = y[(i + 1) % tokens, 0], which needs the barrier; an id outside 0..9 is an error.
 """
 
 from collections.abc import Mapping
@@ -84,12 +84,13 @@ def write_tiny(
         ("ids holds a number outside 0..9",),
         4 * MAX_TOKENS,
         ROLES,
+        tree,
     )
     store = WeightStore()
     store.add("scale", SCALE)
     source = CSource(CODE, [WeightPlacement("scale", 0, SCALE.nbytes)])
     chosen = machine or TargetMachine.parse("generic")
-    options = PackageOptions(chosen, threads, output_tree=tree)  # pyright: ignore[reportArgumentType]
+    options = PackageOptions(chosen, threads)  # pyright: ignore[reportArgumentType]
     with output_folder(folder) as draft:
         write_package(draft, source, interface, store, options)
         build_library(draft, "tiny", chosen, find_compiler(cc), extra_flags)  # pyright: ignore[reportArgumentType]

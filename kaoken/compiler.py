@@ -1,0 +1,185 @@
+"""`kaoken.compile` and `kaoken.load`: from a model to a function that runs it.
+
+The stages are those of the map in docs: import, the passes of the default pipeline, C, weights,
+library. Whoever wants to stop in between uses them one by one, as `kaoken compile --emit` does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaoken.backend.cache import cache_directory, compiler_version, content_key
+from kaoken.errors import KaokenError
+
+if TYPE_CHECKING:
+    import torch
+    from xdsl.dialects.builtin import ModuleOp
+
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.compiled_model import CompiledModel
+
+Progress = Callable[[str], None]
+"""Told the name of each stage when it begins."""
+
+DTYPES = ("f32",)
+MAX_BATCH, MAX_TOKENS = 8, 512
+
+
+def _silent(stage: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How a module is made into a package; what it contains follows from the module."""
+
+    target: str = "native"
+    dtype: str = "f32"
+    threads: int = 1
+    schedule: str | Path | None = None
+    cc: str | None = None
+    library: bool = True
+    """Whether to run the C compiler."""
+    copied_files: Sequence[Path] = ()
+    """What the package holds besides: the tokenizer's files."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise KaokenError(f"unknown dtype {self.dtype}: choose from {', '.join(DTYPES)}")
+        if self.threads < 1:
+            raise KaokenError(f"threads is {self.threads}, but must be at least 1")
+
+
+def compile(
+    module: torch.nn.Module | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    target: str = "native",
+    dtype: str = "f32",
+    threads: int = 1,
+    schedule: str | Path | None = None,
+    out: str | Path | None = None,
+    max_tokens: int = MAX_TOKENS,
+    max_batch: int = MAX_BATCH,
+    cc: str | None = None,
+    progress: Progress = _silent,
+) -> CompiledModel:
+    """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
+
+    A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
+    `.pt2` or a `.mlir`. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
+    a call may use; `out` the folder to write, by default one in kaoken's cache. Raises KaokenError.
+    """
+    from kaoken.backend.package import check_output, is_package
+    from kaoken.frontend.load import load_model
+
+    options = CompileOptions(target, dtype, threads, schedule, cc)
+    if out is not None:
+        check_output(Path(out))
+    progress("import")
+    model = load_model(
+        module,
+        args,
+        kwargs,
+        dynamic_shapes=dynamic_shapes,
+        max_batch=max_batch,
+        max_tokens=max_tokens,
+    )
+    folder = cached_folder(model, options) if out is None else Path(out)
+    if out is not None or not is_package(folder):
+        compile_module(model, folder, options, progress)
+    progress("load")
+    return load(folder)
+
+
+def load(folder: str | Path, threads: int | None = None) -> CompiledModel:
+    """Open a compiled folder. Imports neither torch nor xDSL.
+
+    `threads` is at most what the model was compiled for, which is the default. Raises KaokenError
+    when a file is missing or broken, or this CPU lacks what the model was compiled for.
+    """
+    from kaoken.backend.loader import Library
+    from kaoken.compiled_model import CompiledModel
+
+    return CompiledModel(Library(Path(folder)), threads)
+
+
+def compile_module(
+    module: ModuleOp, out: Path, options: CompileOptions, progress: Progress = _silent
+) -> None:
+    """Lower a module of any level, which changes it, and write its package to `out`."""
+    from kaoken.backend.c_printer import print_module
+    from kaoken.backend.interface import interface_of
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.package import PackageOptions, output_folder, write_package
+    from kaoken.backend.toolchain import build_library, find_compiler
+    from kaoken.weights import store_of
+
+    machine = TargetMachine.parse(options.target)
+    compiler = find_compiler(options.cc) if options.library else None
+    ops = op_counts(module)
+    lower(module, machine, options.threads, progress)
+    package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
+    with output_folder(out) as draft:
+        progress("write C")
+        source = print_module(module, machine)
+        interface = interface_of(module, out.name)
+        progress("write weights")
+        write_package(draft, source, interface, store_of(module), package)
+        if compiler is not None:
+            progress("compile C")
+            build_library(draft, interface.name, machine, compiler)
+
+
+def lower(
+    module: ModuleOp, machine: TargetMachine, threads: int, progress: Progress = _silent
+) -> None:
+    """Run what remains of the default pipeline; KaokenError names the pass that failed."""
+    from xdsl.utils.exceptions import DiagnosticException
+
+    from kaoken.pipelines import default_pipeline
+    from kaoken.universe import make_context
+
+    context = make_context()
+    for one in default_pipeline(machine, threads):
+        progress(one.name)
+        try:
+            one.apply(context, module)
+        except DiagnosticException as error:
+            raise KaokenError(f"{one.name}: {error}") from error
+
+
+def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
+    """Where the cache keeps the package of this module, compiled this way by this kaoken."""
+    from xdsl.dialects.builtin import StringAttr
+
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.toolchain import find_compiler
+    from kaoken.modules import stored_keys
+    from kaoken.weights import store_of
+
+    key = content_key(
+        [
+            compiler_version(),
+            str(module),
+            store_of(module).digest(stored_keys(module)),
+            TargetMachine.parse(options.target).name,
+            f"{options.dtype} {options.threads} {options.schedule}",
+            str(find_compiler(options.cc)),
+        ]
+    )
+    name = module.attributes.get("kaoken.name")
+    stem = name.data if isinstance(name, StringAttr) else "model"
+    return cache_directory("models") / key / stem
+
+
+def op_counts(module: ModuleOp) -> dict[str, int]:
+    """How many ops of each name the module's functions hold, the most frequent first."""
+    names = Counter(op.name for op in module.walk() if op.name.startswith("kaoken."))
+    return dict(names.most_common())

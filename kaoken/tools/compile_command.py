@@ -1,0 +1,97 @@
+"""`kaoken compile`: from a model on disk to a package, or to where the user wants to stop."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaoken.compiler import CompileOptions, Progress, compile_module
+from kaoken.errors import KaokenError
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+EMIT = ("mlir", "c", "so")
+
+
+def run_compile(
+    model: str,
+    out: Path,
+    target: str,
+    max_tokens: int,
+    max_batch: int,
+    threads: int,
+    emit: str,
+    dtype: str,
+    schedule: Path | None,
+    cc: str | None,
+) -> None:
+    """Compile, and print what was written. KaokenError when anything is wrong."""
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.package import check_output
+    from kaoken.backend.toolchain import find_compiler
+    from kaoken.frontend.load import load_model, tokenizer_files
+
+    if emit not in EMIT:
+        raise KaokenError(f"unknown --emit {emit}: choose from {', '.join(EMIT)}")
+    TargetMachine.parse(target)
+    check_output(out)
+    if emit == "so":
+        find_compiler(cc)
+    options = CompileOptions(
+        target, dtype, threads, schedule, cc, emit == "so", tokenizer_files(model)
+    )
+    with progress_line() as progress:
+        progress("import")
+        module = load_model(model, max_tokens=max_tokens, max_batch=max_batch)
+        if emit == "mlir":
+            _write_mlir(module, out, options)
+        else:
+            compile_module(module, out, options, progress)
+    print(f"wrote {out} ({progress.summary()})")
+
+
+def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:
+    """The imported model as text with its weights beside it, and the tokenizer's files."""
+    from kaoken.backend.interface import c_identifier
+    from kaoken.backend.package import output_folder
+    from kaoken.modules import write_module
+
+    with output_folder(out) as draft:
+        write_module(module, draft / f"{c_identifier(out.name)}.mlir")
+        for path in options.copied_files:
+            shutil.copyfile(path, draft / path.name)
+
+
+class StageTimes:
+    """How long each stage took; a stage ends where the next begins."""
+
+    def __init__(self, show: Progress):
+        self._show = show
+        self._started: list[tuple[str, float]] = []
+
+    def __call__(self, stage: str) -> None:
+        self._started.append((stage, time.perf_counter()))
+        self._show(stage)
+
+    def summary(self) -> str:
+        """The whole, and the stages that took a tenth of it or more."""
+        times = [at for _, at in self._started] + [time.perf_counter()]
+        total = times[-1] - times[0]
+        names = [name for name, _ in self._started]
+        spans = [(n, b - a) for n, a, b in zip(names, times, times[1:], strict=False)]
+        long = [f"{name} {span:.1f}" for name, span in spans if span >= total / 10]
+        return f"{total:.1f} s: {', '.join(long)}"
+
+
+@contextmanager
+def progress_line() -> Iterator[StageTimes]:
+    """A line on the terminal that names the stage at work; nothing where stderr is no terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield StageTimes(lambda stage: status.update(stage))

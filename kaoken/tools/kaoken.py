@@ -1,0 +1,165 @@
+"""`kaoken`: compile a model, run it, verify it, look into it.
+
+Every command is a function of `app`; what is slow to import is imported inside. An error that the
+user can mend is one line on stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kaoken.errors import KaokenError
+
+app = typer.Typer(
+    name="kaoken",
+    help="Turn trained transformers into fast, self-contained C libraries.",
+    epilog="Start with: kaoken compile path/to/huggingface/folder -o encoder",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str, typer.Argument(help="A Hugging Face folder, a .pt2, or a .mlir with its sidecar.")
+]
+Folder = Annotated[Path, typer.Argument(help="What `kaoken compile -o` wrote.")]
+Target = Annotated[
+    str,
+    typer.Option(help="The CPU: native, generic, x86-64-v3, x86-64-v4, x86-64-v4+vnni+bf16 ..."),
+]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens of one text.")]
+MaxBatch = Annotated[int, typer.Option(min=1, help="Most texts of one call.")]
+Threads = Annotated[int, typer.Option(min=1, help="Most threads of one call.")]
+CC = Annotated[str | None, typer.Option(help="C compiler: gcc, clang, zig, or a command.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def compile(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    target: Target = "native",
+    max_tokens: MaxTokens = 512,
+    max_batch: MaxBatch = 8,
+    threads: Threads = 1,
+    emit: Annotated[
+        str,
+        typer.Option(help="How far to go: mlir (the imported model), c (C source), so (library)."),
+    ] = "so",
+    dtype: Annotated[str, typer.Option(help="Arithmetic and weights: f32.")] = "f32",
+    schedule: Annotated[
+        Path | None, typer.Option(help="A schedule to use instead of the chosen one.")
+    ] = None,
+    cc: CC = None,
+) -> None:
+    """Compile a model into a folder: C source, header, weights, library, manifest, tokenizer.
+
+    The library takes any number of texts and tokens up to the declared maxima.
+
+    **Examples**
+
+    `kaoken compile all-MiniLM-L6-v2 -o minilm`
+
+    `kaoken compile bert-base -o bert --target x86-64-v3 --max-tokens 128 --threads 4`
+
+    `kaoken compile model.mlir -o out --emit c`
+    """
+    from kaoken.tools.compile_command import run_compile
+
+    run_compile(model, out, target, max_tokens, max_batch, threads, emit, dtype, schedule, cc)
+
+
+@app.command()
+def run(
+    folder: Folder,
+    text: Annotated[list[str], typer.Option("--text", "-t", help="A text; may be repeated.")],
+    threads: Annotated[
+        int | None, typer.Option(help="Threads to use, at most those compiled for.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Embed texts with a compiled sentence encoder.
+
+    One text prints its embedding; two or more print how similar each pair is, from -1 to 1.
+    An embedding is the mean over the text's tokens, scaled to length 1. Needs no PyTorch.
+
+    **Examples**
+
+    `kaoken run minilm --text "A cat sat on the mat."`
+
+    `kaoken run minilm -t "A cat sat." -t "A kitten rests." -t "Shares fell."`
+    """
+    from kaoken.tools.run_command import run_texts
+
+    run_texts(folder, text, threads, as_json)
+
+
+@app.command()
+def verify(
+    model: Model,
+    target: Target = "native",
+    threads: Threads = 1,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference allowed, relative to the largest value or 1.")
+    ] = 1e-5,
+    cc: CC = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a compiled model with PyTorch: each layer and the output.
+
+    Prints the largest absolute difference, the largest in units of the last place, and the
+    cosine. Exit code 0 when all differences are within the tolerance, else 1.
+    A .mlir is compared with the reference interpreter instead.
+
+    **Examples**
+
+    `kaoken verify all-MiniLM-L6-v2`
+
+    `kaoken verify model.mlir --target generic --json`
+    """
+    from kaoken.tools.verify_command import run_verify
+
+    if not run_verify(model, target, threads, tolerance, cc, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(folder: Folder, as_json: Json = False) -> None:
+    """Show what a compiled folder holds: inputs, outputs, ops, memory, weights, target, sizes.
+
+    **Example**
+
+    `kaoken inspect minilm`
+    """
+    from kaoken.tools.inspect_command import run_inspect
+
+    run_inspect(folder, as_json)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of `kaoken`; `args` defaults to those of the process."""
+    try:
+        app(args)
+    except KaokenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
