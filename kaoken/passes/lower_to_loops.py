@@ -73,8 +73,10 @@ class LowerToLoopsPass(ModulePass):
     name = "lower-to-loops"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if not any(_has_tensors(f) for f in op.ops if isinstance(f, func.FuncOp)):
+            return
         BakePass().apply(ctx, op)
-        functions = [f for f in op.ops if isinstance(f, func.FuncOp) and _has_tensors(f)]
+        functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
         lowering = _ModuleLowering(op, functions)
         for function in _callees_first(functions):
             lowering.lower(function)

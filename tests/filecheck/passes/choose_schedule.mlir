@@ -1,0 +1,23 @@
+// RUN: kaoken-opt %s -p 'choose-schedule{target=x86-64-v4}' | filecheck %s
+// RUN: kaoken-opt %s -p 'choose-schedule{target=x86-64-v3}' | filecheck %s --check-prefix=V3
+
+// CHECK: builtin.module attributes {kaoken.target = "x86-64-v4"}
+func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768]>}) -> tensor<?x3072xf32> attributes {kaoken.max = {tokens = 512}} {
+  %w = kaoken.weight "w" : tensor<3072x768xf32>
+  %g = kaoken.weight "g" : tensor<3072xf32>
+  // CHECK: kaoken.linear
+  // CHECK-SAME: schedule = #kaoken.schedule<panel(64), order(n0, m, n1), tile(m, 6), vectorize(m_in, n1), parallel(n0)>
+  // V3: kaoken.linear
+  // V3-SAME: schedule = #kaoken.schedule<panel({{[0-9]+}}), order(n0, m, n1), tile(m, {{[0-9]+}}), vectorize(m_in, n1), parallel(n0)>
+  %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
+  // CHECK: kaoken.rms_norm
+  // CHECK-SAME: schedule = #kaoken.schedule<tile(h, 64), vectorize(h_in), parallel(m)>
+  // V3: kaoken.rms_norm
+  // V3-SAME: schedule = #kaoken.schedule<tile(h, 32), vectorize(h_in), parallel(m)>
+  %z = kaoken.rms_norm %y, %g {eps = 1.0e-5 : f64} : tensor<?x3072xf32>, tensor<3072xf32> -> tensor<?x3072xf32>
+  // A schedule that stands there already is kept.
+  // CHECK: kaoken.relu
+  // CHECK-SAME: schedule = #kaoken.schedule<parallel(m)>
+  %r = kaoken.relu %z {schedule = #kaoken.schedule<parallel(m)>} : tensor<?x3072xf32> -> tensor<?x3072xf32>
+  return %r : tensor<?x3072xf32>
+}
