@@ -73,7 +73,7 @@ def import_module(
     import torch
 
     kwargs = dict(kwargs or {})
-    with _quietly():
+    with quietly():
         try:
             program = torch.export.export(
                 module, tuple(args), kwargs, dynamic_shapes=dynamic_shapes, strict=False
@@ -93,7 +93,7 @@ def import_exported(
     `names` says what the open sizes are called: (argument, dimension) to name. Raises KaokenError
     for unknown ops, unbounded sizes, unsupported element types and modules that change themselves.
     """
-    with _quietly():
+    with quietly():
         program = require_known(program.run_decompositions({}))
         module = _Import(program, name or "model", names).run()
     recognise(module)
@@ -328,7 +328,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without torch's warnings, which are about its own plans."""
     import logging
 

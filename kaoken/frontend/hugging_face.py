@@ -1,0 +1,279 @@
+"""Hugging Face folders: config.json with safetensors or pytorch_model.bin, as an L0 module.
+
+The folder's model is built by transformers and exported with two inputs, `input_ids` and
+`attention_mask` [batch, tokens], both sizes open. A head may follow that makes the tokens'
+vectors into one for the sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import ArrayAttr, FunctionType, ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import SSAValue
+from xdsl.rewriter import InsertPoint
+
+from kaoken.analysis.shapes import argument_name
+from kaoken.dialect.nn import MeanPoolOp, NormalizeOp
+from kaoken.errors import KaokenError
+from kaoken.frontend.graph import Graph
+from kaoken.frontend.pytree import TENSOR
+from kaoken.frontend.torch_export import import_module, quietly
+
+if TYPE_CHECKING:
+    import torch
+
+HEADS = ("none", "auto", "mean-pool", "sentence")
+"""What may follow the model; see `import_folder`."""
+
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def import_folder(
+    path: str | Path,
+    max_batch: int = 8,
+    max_tokens: int = 512,
+    task: str | None = None,
+    head: str = "none",
+    name: str | None = None,
+) -> ModuleOp:
+    """The model in a folder, for up to `max_batch` texts of `max_tokens` tokens a call.
+
+    `max_tokens` is lowered to what the model's position table holds. `task` names a class of
+    transformers such as `AutoModelForSequenceClassification`; by default `AutoModel`. `head` adds a
+    result: `mean-pool` the mean of the unmasked tokens, `sentence` that with length 1, `auto` what
+    the folder's sentence-transformers files say. Raises KaokenError when the folder, its config or
+    its weights are missing or broken, or transformers does not know the architecture.
+    """
+    path = Path(path)
+    if head not in HEADS:
+        raise KaokenError(f"unknown head {head!r}: choose from {', '.join(HEADS)}")
+    if max_batch < 1 or max_tokens < 1:
+        raise KaokenError("max_batch and max_tokens are at least 1")
+    config = _read_config(path)
+    model = _load_model(path, config, task)
+    tokens = min(max_tokens, _position_limit(model.config))
+    module = _import(model, name or _name_of(path), max_batch, tokens)
+    chosen = _folder_head(path) if head == "auto" else head
+    if chosen != "none":
+        add_sentence_head(module, normalize=chosen == "sentence")
+    return module
+
+
+def add_sentence_head(module: ModuleOp, normalize: bool) -> None:
+    """Add a result to @main: the mean of its first result's unmasked tokens, perhaps normalised.
+
+    It is called `sentence_embedding`. Raises KaokenError when the module has no `attention_mask`
+    or its first result is not [batch, tokens, features].
+    """
+    function = next(op for op in module.walk() if isinstance(op, FuncOp))
+    end = function.body.block.last_op
+    assert isinstance(end, ReturnOp)
+    graph = Graph(Builder(InsertPoint.before(end)))
+    hidden = end.arguments[0]
+    if graph.rank(hidden) != 3:
+        raise KaokenError("a sentence head needs a model that gives a vector for each token")
+    pooled = graph.make(MeanPoolOp, [hidden, _mask_of(function)])
+    result = graph.make(NormalizeOp, [pooled]) if normalize else pooled
+    _add_result(module, function, end, result)
+
+
+def _mask_of(function: FuncOp) -> SSAValue:
+    for i, argument in enumerate(function.args):
+        if argument_name(function, i) == "attention_mask":
+            return argument
+    raise KaokenError("a sentence head needs a model with an attention_mask")
+
+
+def _add_result(module: ModuleOp, function: FuncOp, end: ReturnOp, result: SSAValue) -> None:
+    values = [*end.arguments, result]
+    function.body.block.erase_op(end)
+    function.body.block.add_op(ReturnOp(*values))
+    function.function_type = FunctionType.from_lists(
+        function.function_type.inputs.data, [value.type for value in values]
+    )
+    names = function.attributes["kaoken.results"]
+    assert isinstance(names, ArrayAttr)
+    function.attributes["kaoken.results"] = ArrayAttr(
+        [*names.data, StringAttr("sentence_embedding")]
+    )
+    text = module.attributes["kaoken.output_tree"]
+    assert isinstance(text, StringAttr)
+    tree = json.loads(text.data)
+    tree["items"].append(TENSOR)
+    # A ModelOutput's class would refuse the key that its author did not know.
+    tree = {"kind": "dict", "keys": [*tree["keys"], "sentence_embedding"], "items": tree["items"]}
+    module.attributes["kaoken.output_tree"] = StringAttr(json.dumps(tree))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise KaokenError(f"there is no folder {path}")
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text())
+    except OSError:
+        raise KaokenError(f"{path} holds no config.json: it is not a Hugging Face model") from None
+    except ValueError:
+        raise KaokenError(f"{file} is not JSON: fetch it again") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise KaokenError(f'{file} has no "model_type": it is not a transformers model')
+    return config
+
+
+def _load_model(path: Path, config: dict[str, Any], task: str | None) -> torch.nn.Module:
+    _check_weights(path)
+    loader = _model_class(task)
+    with _transformers_quietly():
+        try:
+            model = loader.from_pretrained(
+                path, local_files_only=True, dtype="float32", attn_implementation="sdpa"
+            )
+        except Exception as error:
+            raise KaokenError(_load_error(path, config, error)) from error
+    return model.eval()
+
+
+def _model_class(task: str | None) -> Any:
+    import transformers
+
+    name = task or "AutoModel"
+    if (found := getattr(transformers, name, None)) is None:
+        raise KaokenError(f"transformers has no class {name}")
+    return found
+
+
+def _check_weights(path: Path) -> None:
+    """Raise KaokenError unless the folder has whole weights, before torch tries them."""
+    present = [path / name for name in _WEIGHT_FILES if (path / name).exists()]
+    if not present:
+        raise KaokenError(
+            f"{path} has a config but no weights: it needs model.safetensors or pytorch_model.bin"
+        )
+    for file in _shards(present[0]):
+        if file.suffix == ".safetensors":
+            _check_safetensors(file)
+        elif not file.exists():
+            raise KaokenError(f"the weights file {file} is missing: fetch it again")
+
+
+def _shards(file: Path) -> Sequence[Path]:
+    if file.suffix != ".json":
+        return [file]
+    try:
+        names = set(json.loads(file.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):
+        raise KaokenError(f"{file} is not an index of weights: fetch it again") from None
+    return [file.parent / name for name in sorted(names)]
+
+
+def _check_safetensors(file: Path) -> None:
+    from kaoken.weights import WeightStore
+
+    WeightStore.open(file)
+
+
+def _load_error(path: Path, config: dict[str, Any], error: Exception) -> str:
+    kind = config["model_type"]
+    text = str(error)
+    if "does not recognize this architecture" in text or "Unrecognized model" in text:
+        return f"{path} is a {kind!r} model, an architecture that transformers does not know"
+    reason = (text.strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, EOFError | OSError) or "PytorchStreamReader" in text or "pickle" in text:
+        return f"the weights in {path} are broken: fetch them again ({reason})"
+    return f"transformers cannot load {path}: {reason}"
+
+
+def _position_limit(config: Any) -> int:
+    """How many tokens the model's position table holds."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return 1 << 30
+    if config.model_type in _POSITIONS_AFTER_PADDING:
+        return limit - (config.pad_token_id or 0) - 1
+    return limit
+
+
+_POSITIONS_AFTER_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+"""Architectures that number the first token padding_idx + 1."""
+
+
+def _import(model: torch.nn.Module, name: str, max_batch: int, max_tokens: int) -> ModuleOp:
+    import torch
+
+    batch = torch.export.Dim("batch", max=max_batch) if max_batch > 1 else None
+    tokens = torch.export.Dim("tokens", max=max_tokens) if max_tokens > 1 else None
+    open_ = {i: dim for i, dim in enumerate((batch, tokens)) if dim is not None}
+    ids = torch.full((min(2, max_batch), min(7, max_tokens)), _plain_token(model.config))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return import_module(model, (), inputs, {key: open_ for key in inputs}, name)
+
+
+def _plain_token(config: Any) -> int:
+    """A token that is not padding."""
+    padding = getattr(config, "pad_token_id", None)
+    return 2 if padding in (0, 1) else 1
+
+
+def _folder_head(path: Path) -> str:
+    """The head that a sentence-transformers folder asks for: beside or above the model."""
+    for folder in (path, path.parent):
+        file = folder / "modules.json"
+        if file.exists():
+            kinds = [str(entry.get("type", "")) for entry in json.loads(file.read_text())]
+            return _head_of(folder, kinds)
+    return _head_of(path, ["Pooling"]) if (path / "1_Pooling").exists() else "none"
+
+
+def _head_of(folder: Path, kinds: Sequence[str]) -> str:
+    if not any("Pooling" in kind for kind in kinds):
+        return "none"
+    file = folder / "1_Pooling" / "config.json"
+    pooling = json.loads(file.read_text()) if file.exists() else {"pooling_mode_mean_tokens": True}
+    if not pooling.get("pooling_mode_mean_tokens"):
+        return "none"
+    return "sentence" if any("Normalize" in kind for kind in kinds) else "mean-pool"
+
+
+def _name_of(path: Path) -> str:
+    resolved = path.resolve()
+    generic = resolved.name in ("model", "snapshot") or len(resolved.name) == 40
+    return resolved.parent.name if generic else resolved.name
+
+
+@contextmanager
+def _transformers_quietly() -> Iterator[None]:
+    """Without transformers' progress bars and remarks."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with quietly():
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
