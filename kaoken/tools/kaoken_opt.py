@@ -116,9 +116,10 @@ class KaokenOpt(xDSLOptMain):
             print(f"new weights are in {file}", file=sys.stderr)
 
     def _read_exported(self, stream: IO[bytes]) -> ModuleOp:
-        from kaoken import frontend
+        from kaoken.frontend.load import load_model
 
-        return frontend.import_file(Path(self.args.input_file))  # pyright: ignore
+        stream.close()
+        return load_model(Path(self.args.input_file))
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,6 @@ from io import StringIO
 from typing import NoReturn
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.passes import PassPipeline
 
 from kaoken.errors import KaokenError
 from kaoken.modules import read_module, write_text
@@ -41,12 +40,11 @@ def translate_to_c(module: ModuleOp, target: str = "native", threads: int = 1) -
     """
     from kaoken.backend.c_target import CTarget
     from kaoken.backend.machine import TargetMachine
-    from kaoken.pipelines import default_pipeline
+    from kaoken.compiler import lower
 
-    context, output = make_context(), StringIO()
-    machine = TargetMachine.parse(target)
-    PassPipeline(tuple(default_pipeline(machine, threads))).apply(context, module)
-    CTarget(target=machine.name).emit(context, module, output)
+    machine, output = TargetMachine.parse(target), StringIO()
+    lower(module, machine, threads)
+    CTarget(target=machine.name).emit(make_context(), module, output)
     return output.getvalue()
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from xdsl.context import Context
+from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
+from xdsl.passes import ModulePass
 from xdsl.universe import XDSL_UNIVERSE
 
+from kaoken.dialect.nn import WeightOp
 from kaoken.modules import parse_module, read_module, write_module
 from kaoken.tools import kaoken_opt, kaoken_translate
 from kaoken.universe import KAOKEN_UNIVERSE, make_context
@@ -138,6 +143,47 @@ def test_output_in_another_folder_finds_its_weights(model: Path) -> None:
     module = read_module(folder / "out.mlir")
     assert "../../model.safetensors" in str(module.attributes[WEIGHTS])
     assert store_of(module).keys() == ["w"]
+
+
+@dataclass(frozen=True)
+class DoubleWeights(ModulePass):
+    """Stands for a pass that makes new weights, as bake does."""
+
+    name = "double-weights"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        store = store_of(op)
+        for weight in [w for w in op.walk() if isinstance(w, WeightOp)]:
+            key = weight.key.data
+            weight.properties["key"] = StringAttr(store.add(f"{key}.double", store[key] * 2))
+
+
+@pytest.fixture
+def new_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KAOKEN_UNIVERSE.all_passes, DoubleWeights.name, lambda: DoubleWeights)
+
+
+@pytest.mark.usefixtures("new_pass")
+def test_new_weights_are_written_beside_the_output(model: Path) -> None:
+    out = model.parent / "out.mlir"
+    kaoken_opt.main([str(model), "-p", "double-weights", "-o", str(out)])
+    module = read_module(out)
+    assert module.attributes[WEIGHTS] == ArrayAttr([StringAttr("out.safetensors")])
+    assert store_of(module).keys() == ["w.double"]
+    np.testing.assert_array_equal(store_of(module)["w.double"], [0, 2, 4])
+    assert store_of(read_module(model)).keys() == ["w"]
+
+
+@pytest.mark.usefixtures("new_pass")
+def test_new_weights_go_to_the_cache_when_printing(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAOKEN_CACHE", str(model.parent / "cache"))
+    kaoken_opt.main([str(model), "-p", "double-weights"])
+    out, err = capsys.readouterr()
+    (file,) = (model.parent / "cache" / "weights").iterdir()
+    assert err == f"new weights are in {file}\n"
+    np.testing.assert_array_equal(store_of(parse_module(out))["w.double"], [0, 2, 4])
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
