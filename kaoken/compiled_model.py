@@ -22,6 +22,7 @@ from kaoken.dialect.dims import Dim
 from kaoken.errors import KaokenError
 
 _USUAL_DEFAULTS = {"attention_mask": 1}
+_ZERO_IF_ABSENT = ("token_type_ids",)
 _FLAGS = {"tokens": "--max-tokens", "batch": "--max-batch"}
 
 
@@ -103,11 +104,20 @@ class CompiledModel:
         values = dict(zip(names, args, strict=False))
         for name, value in kwargs.items():
             if name not in names:
-                raise KaokenError(f"{self.name} has no input {name}; it has {', '.join(names)}")
+                self._check_absent(name, value)
+                continue
             if name in values:
                 raise KaokenError(f"the input {name} is given twice")
             values[name] = value
         return {name: value for name, value in values.items() if value is not None}
+
+    def _check_absent(self, name: str, value: Any) -> None:
+        """Tokenizers give inputs that a model may not have, and that say nothing when all 0."""
+        if name not in _ZERO_IF_ABSENT:
+            names = ", ".join(spec.name for spec in self._library.inputs)
+            raise KaokenError(f"{self.name} has no input {name}; it has {names}")
+        if value is not None and bool((value != 0).any()):
+            raise KaokenError(f"{self.name} was compiled without {name}: it must be all 0")
 
     def _check_inputs(
         self, values: Mapping[str, Any], copy: bool = True

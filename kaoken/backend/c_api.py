@@ -25,6 +25,8 @@ C_TYPES = {
 }
 """numpy dtype name -> the element type in the public header (bfloat16: its bits)."""
 
+_RUNTIME_HEADER = '#include "kaoken_runtime.h"'
+
 
 @dataclass(frozen=True)
 class ModelText:
@@ -99,10 +101,11 @@ def source(m: ModelText, code: str, main: str) -> str:
 
     `main` is the call of the printed `@main`, over the names that `_body` declares.
     """
+    runtime = "" if _RUNTIME_HEADER in code else f"\n{_RUNTIME_HEADER}\n"
     parts = [
         f"/* {m.name}: compiled by kaoken {m.version} for {m.target}. See {m.name}.h for its use.\n"
         f" *\n{_describe(m)}\n */\n",
-        f'#include "{m.name}.h"\n\n#include "kaoken_runtime.h"\n',
+        f'#include "{m.name}.h"\n{runtime}',
         code.strip() + "\n",
         _description(m),
         _body(m, main),

@@ -69,7 +69,8 @@ def write_package(
         kaoken_version(),
     )
     flags = {family: machine.compiler_flags(family) for family in ("gcc", "clang")}
-    call = c_api.main_call(text, source.main, weights=bool(source.weights))
+    main = source.functions["main"]
+    call = c_api.main_call(text, main.name, main.uses_weights)
     texts = {
         f"{name}.c": c_api.source(text, source.code, call),
         f"{name}.h": c_api.header(text),

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
 EMIT = ("mlir", "c", "so")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def run_compile(
@@ -34,7 +45,7 @@ def run_compile(
     from kaoken.backend.machine import TargetMachine
     from kaoken.backend.package import check_output
     from kaoken.backend.toolchain import find_compiler
-    from kaoken.frontend.load import load_model, tokenizer_files
+    from kaoken.frontend.load import load_model
 
     if emit not in EMIT:
         raise KaokenError(f"unknown --emit {emit}: choose from {', '.join(EMIT)}")
@@ -43,7 +54,7 @@ def run_compile(
     if emit == "so":
         find_compiler(cc)
     options = CompileOptions(
-        target, dtype, threads, schedule, cc, emit == "so", tokenizer_files(model)
+        target, dtype, threads, schedule, cc, emit == "so", tokenizer_files(Path(model))
     )
     with progress_line() as progress:
         progress("import")
@@ -53,6 +64,11 @@ def run_compile(
         else:
             compile_module(module, out, options, progress)
     print(f"wrote {out} ({progress.summary()})")
+
+
+def tokenizer_files(model: Path) -> tuple[Path, ...]:
+    """What the tokenizer of a Hugging Face folder is made of."""
+    return tuple(model / name for name in TOKENIZER_FILES if (model / name).is_file())
 
 
 def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kaoken.backend.c_printer import CSource, WeightPlacement
+from kaoken.backend.c_printer import CFunction, CSource, WeightPlacement
 from kaoken.backend.interface import Interface, Role, TensorSpec
 from kaoken.backend.machine import TargetMachine
 from kaoken.backend.package import PackageOptions, output_folder, write_package
@@ -88,7 +88,8 @@ def write_tiny(
     )
     store = WeightStore()
     store.add("scale", SCALE)
-    source = CSource(CODE, [WeightPlacement("scale", 0, SCALE.nbytes)])
+    main = CFunction("kaoken_main", (), uses_weights=True)
+    source = CSource(CODE, [WeightPlacement("scale", 0, SCALE.nbytes)], {"main": main})
     chosen = machine or TargetMachine.parse("generic")
     options = PackageOptions(chosen, threads)  # pyright: ignore[reportArgumentType]
     with output_folder(folder) as draft:

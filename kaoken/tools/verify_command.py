@@ -1,0 +1,298 @@
+"""`kaoken verify`: a compiled model against PyTorch, layer by layer.
+
+The layers' values are results of a second module: forward hooks on the model's layers collect
+what they return, and that module is exported, compiled and run as any other. So nothing depends
+on how kaoken names or fuses what is in between. The plain model is compiled as users compile it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+SHAPES = ((1, 1), (1, 16), (2, 33), (4, 128))
+"""(batch, tokens) of the texts that are compared."""
+
+Compile = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far one value is from the expected one, over all inputs tried."""
+
+    name: str
+    max_abs: float
+    max_ulp: int
+    cosine: float
+    scale: float
+    """The largest expected magnitude, at least 1; the tolerance is relative to it."""
+
+    def passes(self, tolerance: float) -> bool:
+        return self.max_abs <= tolerance * self.scale
+
+
+def compare(name: str, actual: np.ndarray, expected: np.ndarray) -> Comparison:
+    """Compare two arrays of equal shape; NaN anywhere counts as infinitely far."""
+    a, b = (np.asarray(x, np.float32).ravel() for x in (actual, expected))
+    if not a.size:
+        return Comparison(name, 0.0, 0, 1.0, 1.0)
+    difference = np.abs(a.astype(np.float64) - b)
+    length = np.linalg.norm(a.astype(np.float64)) * np.linalg.norm(b.astype(np.float64))
+    return Comparison(
+        name,
+        float(np.nan_to_num(difference, nan=np.inf).max()),
+        int(np.abs(_ordered(a) - _ordered(b)).max()),
+        float(a.astype(np.float64) @ b.astype(np.float64) / length) if length else 1.0,
+        float(max(1.0, np.abs(b).max())),
+    )
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    """Integers in the order of the floats, neighbours one apart."""
+    bits = values.view(np.int32).astype(np.int64)
+    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+def worst(parts: Sequence[Comparison]) -> Comparison:
+    """One comparison for the same value on several inputs."""
+    return Comparison(
+        parts[0].name,
+        max(p.max_abs for p in parts),
+        max(p.max_ulp for p in parts),
+        min(p.cosine for p in parts),
+        max(p.scale for p in parts),
+    )
+
+
+def run_verify(
+    model: str, target: str, threads: int, tolerance: float, cc: str | None, as_json: bool
+) -> bool:
+    """Compare, print a table, and say whether all is within the tolerance."""
+    import kaoken
+    from kaoken.tools.compile_command import progress_line
+
+    path = Path(model)
+    with tempfile.TemporaryDirectory() as scratch, progress_line() as progress:
+
+        def compile(what: Any, *args: Any, **kwargs: Any) -> Any:
+            folder = Path(tempfile.mkdtemp(dir=scratch)) / "model"
+            options = {"target": target, "threads": threads, "cc": cc, "progress": progress}
+            return kaoken.compile(what, *args, out=folder, **options, **kwargs)
+
+        if path.suffix == ".mlir":
+            found = verify_text(path, compile)
+        elif path.suffix == ".pt2":
+            found = verify_exported(path, compile)
+        else:
+            found = verify_folder(path, compile)
+    passed = all(c.passes(tolerance) for c in found)
+    _report(found, tolerance, passed, as_json)
+    return passed
+
+
+# ---- what there is to compare ----
+
+
+def verify_folder(path: Path, compile: Compile) -> list[Comparison]:
+    """A Hugging Face folder: its layers, then the outputs of the model as users compile it."""
+    plain = compile(path)
+    model = _torch_model(path)
+    limits = plain.manifest["symbols"]
+    layers = compare_layers(model, compile, limits.get("batch", 1), limits.get("tokens", 1))
+    return layers + compare_outputs(model, plain, model, limits)
+
+
+def compare_layers(
+    model: torch.nn.Module, compile: Compile, max_batch: int = 8, max_tokens: int = 512
+) -> list[Comparison]:
+    """Every layer of a model of `input_ids` and `attention_mask`, over `SHAPES`."""
+    import torch
+
+    traced = with_layers(model)
+    ids = torch.ones(2, 7, dtype=torch.int64)
+    inputs = {"input_ids": ids, "attention_mask": ids}
+    limits = {"batch": max_batch, "tokens": max_tokens}
+    dims = {i: torch.export.Dim(s, max=n) for i, (s, n) in enumerate(limits.items())}
+    compiled = compile(traced, (), inputs, dynamic_shapes=dict.fromkeys(inputs, dims))
+    return compare_outputs(traced, compiled, model, limits)
+
+
+def compare_outputs(
+    expected: torch.nn.Module, compiled: Any, model: torch.nn.Module, limits: Mapping[str, int]
+) -> list[Comparison]:
+    """What a torch module and its compiled form give, over those `SHAPES` that it takes."""
+    import torch
+
+    found: dict[str, list[Comparison]] = {}
+    for inputs in _texts(model, limits):
+        with torch.no_grad():
+            wanted = expected(**inputs)
+        mask = inputs["attention_mask"].numpy().astype(bool)
+        pairs = zip(_named(wanted), _named(compiled(**inputs)), strict=True)
+        for (name, a), (_, b) in pairs:
+            found.setdefault(name, []).append(compare(name, _rows(b, mask), _rows(a, mask)))
+    return [worst(parts) for parts in found.values()]
+
+
+def _torch_model(path: Path) -> torch.nn.Module:
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(path, local_files_only=True, dtype="float32")
+    return model.eval()
+
+
+def _texts(model: torch.nn.Module, limits: Mapping[str, int]) -> Iterator[dict[str, torch.Tensor]]:
+    """Random tokens, the texts of a batch of unlike length."""
+    import torch
+
+    vocabulary = model.config.vocab_size  # pyright: ignore[reportAttributeAccessIssue]
+    generator = torch.Generator().manual_seed(0)
+    for batch, tokens in SHAPES:
+        batch, tokens = min(batch, limits["batch"]), min(tokens, limits["tokens"])
+        ids = torch.randint(2, vocabulary, (batch, tokens), generator=generator)  # pyright: ignore
+        lengths = torch.tensor([max(1, tokens - 3 * i) for i in range(batch)])
+        mask = (torch.arange(tokens)[None, :] < lengths[:, None]).long()
+        yield {"input_ids": ids, "attention_mask": mask}
+
+
+def _rows(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Only the rows of tokens that are there, where the value has a row for each."""
+    return values[mask] if values.shape[:2] == mask.shape else values
+
+
+def _named(result: Any, path: str = "output") -> list[tuple[str, np.ndarray]]:
+    """Every tensor of a result with its place."""
+    if hasattr(result, "detach"):
+        return [(path, result.detach().numpy())]
+    if isinstance(result, np.ndarray):
+        return [(path, result)]
+    if isinstance(result, Mapping) or hasattr(result, "items"):
+        pairs = list(result.items())
+    elif isinstance(result, list | tuple):
+        pairs = list(enumerate(result))
+    else:
+        return []
+    return [leaf for key, value in pairs for leaf in _named(value, str(key))]
+
+
+def with_layers(model: torch.nn.Module) -> torch.nn.Module:
+    """A module of the same inputs whose results are what each layer of `model` returns."""
+    import torch
+
+    class WithLayers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+        ) -> dict[str, torch.Tensor]:
+            found: dict[str, torch.Tensor] = {}
+            layers = layers_of(self.model)
+            hooks = [m.register_forward_hook(_keep_result(found, name)) for name, m in layers]
+            self.model(input_ids=input_ids, attention_mask=attention_mask)
+            for hook in hooks:
+                hook.remove()
+            return found
+
+    return WithLayers().eval()
+
+
+def _keep_result(found: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
+    def keep(_module: Any, _arguments: Any, result: Any) -> None:
+        found[name] = _first_tensor(result)
+
+    return keep
+
+
+def layers_of(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """The modules that are called one after another: children, and what lists of layers hold."""
+    found: list[tuple[str, torch.nn.Module]] = []
+    for name, child in model.named_children():
+        inner = [(f"{name}.{n}", m) for n, m in _list_members(child)]
+        found.extend(inner or [(name, child)])
+    return found
+
+
+def _list_members(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    import torch
+
+    for name, child in module.named_children():
+        if isinstance(child, torch.nn.ModuleList):
+            return [(f"{name}.{i}", layer) for i, layer in enumerate(child)]
+    return []
+
+
+def _first_tensor(result: Any) -> torch.Tensor:
+    while isinstance(result, tuple | list | Mapping):
+        result = next(iter(result.values() if isinstance(result, Mapping) else result))
+    return result
+
+
+def verify_exported(path: Path, compile: Compile) -> list[Comparison]:
+    """A .pt2, on the example inputs that it was exported with."""
+    import torch
+
+    program = torch.export.load(path)
+    args, kwargs = program.example_inputs
+    with torch.no_grad():
+        wanted = program.module()(*args, **kwargs)
+    pairs = zip(_named(wanted), _named(compile(path)(*args, **kwargs)), strict=True)
+    return [compare(name, b, a) for (name, a), (_, b) in pairs]
+
+
+def verify_text(path: Path, compile: Compile) -> list[Comparison]:
+    """A .mlir against the reference interpreter, on random inputs."""
+    from kaoken.dialect.reference import run_module
+    from kaoken.modules import read_module
+
+    compiled = compile(path)
+    inputs = _random_inputs(compiled.manifest)
+    wanted = run_module(read_module(path), list(inputs.values()))
+    got = [value for _, value in _named(compiled(**inputs))]
+    names = [entry["name"] for entry in compiled.manifest["outputs"]]
+    return [compare(*one) for one in zip(names, got, wanted, strict=True)]
+
+
+def _random_inputs(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    from kaoken.dialect.dims import Dim
+
+    generator = np.random.default_rng(0)
+    sizes = {name: min(limit, 5 + i) for i, (name, limit) in enumerate(manifest["symbols"].items())}
+    inputs: dict[str, np.ndarray] = {}
+    for entry in manifest["inputs"]:
+        shape = [Dim.of(size).evaluate(sizes) for size in entry["shape"]]
+        if entry["dtype"].startswith("float"):
+            inputs[entry["name"]] = generator.standard_normal(shape).astype(entry["dtype"])
+        else:
+            inputs[entry["name"]] = np.ones(shape, entry["dtype"])
+    return inputs
+
+
+# ---- the report ----
+
+
+def _report(found: Sequence[Comparison], tolerance: float, passed: bool, as_json: bool) -> None:
+    from kaoken.tools.kaoken import print_json
+
+    if as_json:
+        values = [asdict(c) | {"passes": c.passes(tolerance)} for c in found]
+        print_json({"passed": passed, "tolerance": tolerance, "values": values})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("value", "max abs", "max ulp", "cosine", "", box=None)
+    for c in found:
+        verdict = "[green]ok[/]" if c.passes(tolerance) else "[red]too far[/]"
+        table.add_row(c.name, f"{c.max_abs:.2e}", str(c.max_ulp), f"{c.cosine:.8f}", verdict)
+    Console().print(table)
+    print("passed" if passed else "failed", f"at a tolerance of {tolerance:g}")
