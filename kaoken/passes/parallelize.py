@@ -134,7 +134,7 @@ def _divide_loop(loop: affine.ForOp, member: SSAValue, count: SSAValue) -> None:
     after = builder.insert(arith.AddiOp(member, one)).result
     low, high = (_part(builder, total, m, count) for m in (member, after))
     bounds = [_scaled(builder, v, step) for v in (low, high)]
-    one_dim = AffineMapAttr(AffineMap(1, 0, (AffineExpr.dimension(0),)))
+    as_given = AffineMapAttr(AffineMap(0, 1, (AffineExpr.symbol(0),)))
     if step > 1:
         bounds[1] = _at_most(builder, bounds[1], loop)
     divided = affine.ForOp.from_region(
@@ -142,8 +142,8 @@ def _divide_loop(loop: affine.ForOp, member: SSAValue, count: SSAValue) -> None:
         [bounds[1]],
         [],
         [],
-        one_dim,
-        one_dim,
+        as_given,
+        as_given,
         loop.detach_region(0),
         step,
     )
