@@ -1,0 +1,1 @@
+"""Prints loop IR as C11: text, names, scalar expressions, vector nests, statements."""

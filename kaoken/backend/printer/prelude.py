@@ -1,0 +1,125 @@
+"""What stands before the functions: headers, vector types, and the small helpers they call."""
+
+from __future__ import annotations
+
+import re
+
+from kaoken.backend.machine import TargetMachine
+from kaoken.backend.printer.types import c_name
+
+_VECTOR = re.compile(r"\bkk_([fiu]\d+|bf16)x(\d+)(_u)?\b")
+_HELPER = re.compile(r"\bkk_(max|min|abs|floordiv|ceildiv|fma)_([fiu]\d+)\b")
+_BITS = re.compile(r"\bkk_bits_([fiu]\d+)_([fiu]\d+)\b")
+
+_HEADERS = {
+    "stdbool.h": re.compile(r"\b(bool|true|false)\b"),
+    "stdlib.h": re.compile(r"\b(aligned_alloc|free)\("),
+    "string.h": re.compile(r"\b(memcpy|memset)\("),
+}
+_MATH = re.compile(
+    r"\b(isunordered|INFINITY|NAN|(fabs|ceil|floor|trunc|round|rint|copysign|sqrt|expm1|exp2|exp"
+    r"|log10|log1p|log2|log|erf|sinh|cosh|tanh|asin|acos|atan2|atan|sin|cos|tan|pow|fmod|fma)f?\()"
+)
+
+_BODIES = {
+    "max": "return a > b ? a : b;",
+    "min": "return a < b ? a : b;",
+    "abs": "return a < 0 ? -a : a;",
+    "floordiv": "return a / b - (a % b != 0 && (a % b < 0) != (b < 0));",
+    "ceildiv": "return a / b + (a % b != 0 && (a % b < 0) == (b < 0));",
+}
+_TEXTS = {
+    "kk_alloc": """static inline void *kk_alloc(int64_t bytes)
+{
+    return aligned_alloc(64, (size_t)((bytes + 63) / 64 * 64));
+}""",
+    "kk_f32_from_bf16": """static inline float kk_f32_from_bf16(uint16_t x)
+{
+    const uint32_t bits = (uint32_t)x << 16;
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}""",
+    "kk_bf16_from_f32": """static inline uint16_t kk_bf16_from_f32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) {
+        return 0x7fc0;
+    }
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}""",
+}
+
+
+def prelude(code: str, machine: TargetMachine) -> str:
+    """Headers, types and helpers for exactly what the code uses."""
+    helpers = _helpers(code, machine)
+    everything = "\n".join([*helpers, code])
+    types = _vector_types(everything)
+    headers = _headers(everything, machine)
+    parts = ["\n".join(f"#include <{name}>" for name in headers), *types, *helpers]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _headers(code: str, machine: TargetMachine) -> list[str]:
+    found = [name for name, pattern in _HEADERS.items() if pattern.search(code)]
+    if _MATH.search(code):
+        found.append("math.h")
+    if "_mm" in code:
+        found.extend(machine.description.headers)
+    return sorted(["stdint.h", *found])
+
+
+def _vector_types(code: str) -> list[str]:
+    """One typedef each; the `_u` types may stand anywhere in memory."""
+    lines = []
+    for name, short, lanes, unaligned in sorted(
+        {(m.group(0), m.group(1), int(m.group(2)), m.group(3)) for m in _VECTOR.finditer(code)}
+    ):
+        element = c_name(short)
+        attributes = f"vector_size({lanes} * sizeof({element}))"
+        if unaligned:
+            attributes += f", aligned(sizeof({element})), may_alias"
+        lines.append(f"typedef {element} {name} __attribute__(({attributes}));")
+    return ["\n".join(lines)] if lines else []
+
+
+def _helpers(code: str, machine: TargetMachine) -> list[str]:
+    found = [
+        text
+        for name, text in (_TEXTS | dict(machine.description.helpers)).items()
+        if re.search(rf"\b{name}\(", code)
+    ]
+    matches = {m.group(0): m for m in _HELPER.finditer(code)}
+    found += [_helper(m.group(1), m.group(2), machine) for _, m in sorted(matches.items())]
+    matches = {m.group(0): m for m in _BITS.finditer(code)}
+    found += [_bits(m.group(1), m.group(2)) for _, m in sorted(matches.items())]
+    return found
+
+
+def _helper(name: str, short: str, machine: TargetMachine) -> str:
+    type_ = c_name(short)
+    if name == "fma":
+        return _fma(type_, short, machine)
+    parameters = f"{type_} a" if name == "abs" else f"{type_} a, {type_} b"
+    return f"static inline {type_} kk_{name}_{short}({parameters})\n{{\n    {_BODIES[name]}\n}}"
+
+
+def _fma(type_: str, short: str, machine: TargetMachine) -> str:
+    """One rounding where the CPU has the instruction; without it fma() is slow, so two."""
+    function = "fma" if short == "f64" else "fmaf"
+    fused = "fma.f32" in machine.instructions
+    value = f"{function}(a, b, c)" if fused else "a * b + c"
+    return (
+        f"static inline {type_} kk_fma_{short}({type_} a, {type_} b, {type_} c)\n"
+        f"{{\n    return {value};\n}}"
+    )
+
+
+def _bits(source: str, target: str) -> str:
+    return (
+        f"static inline {c_name(target)} kk_bits_{source}_{target}({c_name(source)} x)\n"
+        f"{{\n    {c_name(target)} result;\n    memcpy(&result, &x, sizeof result);\n"
+        "    return result;\n}"
+    )
