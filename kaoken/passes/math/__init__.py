@@ -1,0 +1,1 @@
+"""Formulas that `lower-math` puts in place of transcendental functions, one module per family."""
