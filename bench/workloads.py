@@ -16,7 +16,12 @@ class Workload:
     inputs: dict[str, Any]
     dynamic_shapes: dict[str, Any] | None
     flops: float
-    weight_bytes: int = field(default=0)
+    examples: dict[str, Any] = field(default_factory=dict)
+    """Inputs to export with where the sizes are open: none of their sizes may be 1."""
+
+    @property
+    def export_inputs(self) -> dict[str, Any]:
+        return self.examples or self.inputs
 
 
 def transformer(config: Any, batch: int, tokens: int) -> Workload:
@@ -39,7 +44,10 @@ def encoder(model: Any, batch: int, tokens: int) -> Workload:
         1: torch.export.Dim("tokens", min=1, max=512),
     }
     shapes = {name: dims for name in inputs}
-    return Workload(model, inputs, shapes, _encoder_flops(model.config, batch, tokens))
+    example = torch.randint(0, model.config.vocab_size, (2, 16))
+    examples = {"input_ids": example, "attention_mask": torch.ones_like(example)}
+    flops = _encoder_flops(model.config, batch, tokens)
+    return Workload(model, inputs, shapes, flops, examples)
 
 
 def _encoder_flops(config: Any, batch: int, tokens: int) -> float:

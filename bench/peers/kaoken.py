@@ -12,7 +12,7 @@ def prepare(workload: Workload, threads: int) -> Callable[[], Any]:
     model = kaoken.compile(
         workload.module,
         (),
-        workload.inputs,
+        workload.export_inputs,
         dynamic_shapes=workload.dynamic_shapes,
         threads=threads,
     )

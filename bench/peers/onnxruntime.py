@@ -18,7 +18,7 @@ def prepare(workload: Workload, threads: int) -> Callable[[], Any]:
         workload.module,
         (),
         str(folder / "model.onnx"),
-        kwargs=workload.inputs,
+        kwargs=workload.export_inputs,
         input_names=names,
         dynamic_shapes=workload.dynamic_shapes,
         dynamo=True,
