@@ -112,7 +112,7 @@ def dense_array(attr: Attribute) -> np.ndarray:
         raise KaokenError(f"expected a dense constant, found {attr.name}")
     flat = np.frombuffer(attr.data.data, numpy_dtype(attr.get_element_type()))
     shape = attr.get_shape()
-    return np.broadcast_to(flat, shape) if flat.size == 1 else flat.reshape(shape)
+    return np.broadcast_to(flat[0], shape) if flat.size == 1 else flat.reshape(shape)
 
 
 def dense_attribute(array: np.ndarray) -> DenseIntOrFPElementsAttr:

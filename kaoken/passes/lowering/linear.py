@@ -18,6 +18,7 @@ from kaoken.dialect.attributes import Activation
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.nn import LinearOp, MatmulOp
+from kaoken.passes.literal import is_literal, lower_literal_linear
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.scalars import emit_activation
@@ -36,6 +37,9 @@ class _Buffers:
 
 def lower_linear(op: LinearOp, kernel: Kernel) -> None:
     """The product and its element-wise epilogue; a norm epilogue is a kernel of its own."""
+    if is_literal(op):
+        lower_literal_linear(op, kernel)
+        return
     activation = op.activation.data
     suffix = "" if activation is Activation.NONE else f"_{activation}"
     suffix += "" if op.residual is None else "_add"
