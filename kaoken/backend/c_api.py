@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -303,7 +304,8 @@ def main_call(m: ModelText, function: str, weights: bool) -> str:
     }
     arguments = ["call->context->weights"] if weights else []
     arguments += [next(named[role]) for role in i.roles]
-    return f"{function}({', '.join(arguments)})"
+    call = f"{function}({', '.join(arguments)})"
+    return "\n".join(textwrap.wrap(call, 92, subsequent_indent=" " * 8, break_long_words=False))
 
 
 def _functions(m: ModelText) -> str:

@@ -134,7 +134,7 @@ static int reserve_arena(kk_context *context, char *error, size_t error_size) {
     }
     context->mapped_arena = memory;
     context->mapped_arena_bytes = bytes;
-    context->arena = (unsigned char *)(((uintptr_t)memory + alignment - 1) & ~(alignment - 1));
+    context->arena = (void *)(((uintptr_t)memory + alignment - 1) & ~(alignment - 1));
 #ifdef MADV_HUGEPAGE
     if (alignment == HUGE_PAGE)
         madvise(context->arena, (size_t)wanted, MADV_HUGEPAGE);

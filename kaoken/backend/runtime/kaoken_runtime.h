@@ -43,7 +43,7 @@ typedef struct kk_team {
 typedef struct kk_context {
     const kk_model *model;
     const unsigned char *weights;
-    unsigned char *arena;
+    void *arena;
     kk_pool *pool; /* NULL for one thread */
     int64_t status[2];
     long process;
