@@ -89,12 +89,12 @@ class TargetMachine:
         return (*self.description.cpu_flags, *extra)
 
     def compiler_flags(self, family: str = "gcc") -> tuple[str, ...]:
-        """Flags for a compiler of the family `gcc` or `clang` (which zig belongs to).
+        """Flags for a compiler of the family `gcc`, `clang` or `zig`.
 
         Raises KaokenError for another family.
         """
-        if family not in ("gcc", "clang"):
-            raise KaokenError(f"unknown compiler family '{family}'; known: gcc, clang")
+        if family not in ("gcc", "clang", "zig"):
+            raise KaokenError(f"unknown compiler family '{family}'; known: gcc, clang, zig")
         features = (self.description.features[name] for name in self.features)
         extra = [flag for feature in features for flag in feature.compiler_flags]
         return (*COMMON_FLAGS, *self.description.compiler_flags.get(family, ()), *extra)

@@ -66,7 +66,7 @@ def is_tile_op(op: Operation) -> bool:
     if isinstance(op, vector.BroadcastOp):
         return is_vector(op.source)
     if isinstance(op, arith.ConstantOp):
-        return splat_of(op) is None
+        return not is_splat(op)
     return describe(op) is not None
 
 
@@ -74,11 +74,9 @@ def is_vector(value: SSAValue) -> bool:
     return isinstance(value.type, VectorType)
 
 
-def splat_of(op: Operation) -> int | float | None:
-    """The number of a constant whose lanes are all equal."""
-    if not isinstance(op, arith.ConstantOp) or not isinstance(op.value, DenseIntOrFPElementsAttr):
-        return None
-    return op.value.get_values()[0] if op.value.is_splat() else None
+def is_splat(op: arith.ConstantOp) -> bool:
+    """Whether the lanes of a vector constant are all equal."""
+    return isinstance(op.value, DenseIntOrFPElementsAttr) and op.value.is_splat()
 
 
 @dataclass(eq=False)
@@ -173,7 +171,7 @@ class Varying:
         if (transfer := transfer_of(op)) is not None:
             return frozenset(i for i, d in enumerate(transfer.dims) if d is not None)
         if isinstance(op, arith.ConstantOp):
-            return frozenset() if splat_of(op) is not None else everything
+            return frozenset() if is_splat(op) else everything
         if isinstance(op, vector.ExtractOp):
             fixed = len(op.static_position)
             return frozenset(d - fixed for d in self.of(op.vector) if d >= fixed)

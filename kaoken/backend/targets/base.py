@@ -50,7 +50,7 @@ class TargetDescription:
     cpu_flags: tuple[str, ...] = ()
     """What /proc/cpuinfo must list."""
     compiler_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By family of compilers: gcc, clang."""
+    """By family of compilers: gcc, clang, zig."""
     features: Mapping[str, Feature] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
     mask_type: str = "bool"

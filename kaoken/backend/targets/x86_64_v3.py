@@ -86,7 +86,11 @@ TARGET = TargetDescription(
     vector_bytes=32,
     vector_registers=16,
     cpu_flags=CPU_FLAGS,
-    compiler_flags={"gcc": ("-march=x86-64-v3",), "clang": ("-march=x86-64-v3",)},
+    compiler_flags={
+        "gcc": ("-march=x86-64-v3",),
+        "clang": ("-march=x86-64-v3",),
+        "zig": ("-march=x86_64_v3",),
+    },
     features={"avxvnni": Feature(("avx_vnni",), ("-mavxvnni",))},
     headers=("immintrin.h",),
     mask_type="kk_i32x8",

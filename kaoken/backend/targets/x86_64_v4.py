@@ -86,6 +86,7 @@ TARGET = TargetDescription(
     compiler_flags={
         "gcc": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
         "clang": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+        "zig": ("-march=x86_64_v4", "-mprefer-vector-width=512"),
     },
     features={
         "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",)),
