@@ -1,0 +1,96 @@
+"""Every loop stage is printed as C, compiled, run, and compared with the reference semantics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kaoken.backend.machine import TargetMachine, cpu_flags
+from kaoken.dialect.reference import run_module
+from kaoken.modules import parse_module
+from tests.c.stages import compile_stage, run_stage
+from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs
+
+STAGES = (
+    "lower-to-loops",
+    "reorder",
+    "tile",
+    "vectorize",
+    "vectorize,lower-math",
+    "vectorize,lower-math,plan-memory",
+    "parallelize{threads=2},lower-math,plan-memory",
+)
+TARGETS = ("generic", "x86-64-v3", "x86-64-v4")
+
+LINEAR = """
+func.func @main(%x: tensor<?x7xf32> {{kaoken.shape = #kaoken.shape<[rows, 7]>, kaoken.name = "x"}},
+    %r: tensor<?x{n}xf32> {{kaoken.shape = #kaoken.shape<[rows, {n}]>, kaoken.name = "r"}})
+    -> tensor<?x{n}xf32> attributes {{kaoken.max = {{rows = 129}}}} {{
+  %w = kaoken.weight "w" : tensor<{n}x7xf32>
+  %b = kaoken.weight "b" : tensor<{n}xf32>
+  %g = kaoken.weight "g" : tensor<{n}xf32>
+  %y = kaoken.linear %x, %w bias %b : tensor<{n}xf32> residual %r : tensor<?x{n}xf32>
+    norm_weight %g : tensor<{n}xf32> norm_bias %b : tensor<{n}xf32>
+    {{activation = #kaoken<activation gelu>, norm = #kaoken<norm layer_norm>, eps = 1.0e-5 : f64}}
+    : tensor<?x7xf32>, tensor<{n}x7xf32> -> tensor<?x{n}xf32>
+  return %y : tensor<?x{n}xf32>
+}}
+"""
+
+ATTENTION = """
+func.func @main(%x: tensor<?x?x24xf32> {kaoken.shape = #kaoken.shape<[batch, tokens, 24]>, kaoken.name = "x"},
+    %m: tensor<?x?xi1> {kaoken.shape = #kaoken.shape<[batch, tokens]>, kaoken.name = "m"})
+    -> tensor<?x?x12xf32> attributes {kaoken.max = {batch = 3, tokens = 40}} {
+  %q = kaoken.slice %x <[0, 12]> {dim = 2} : tensor<?x?x24xf32> -> tensor<?x?x12xf32>
+  %k = kaoken.slice %x <[12, 18]> {dim = 2} : tensor<?x?x24xf32> -> tensor<?x?x6xf32>
+  %v = kaoken.slice %x <[18, 24]> {dim = 2} : tensor<?x?x24xf32> -> tensor<?x?x6xf32>
+  %mask = kaoken.reshape %m to <[batch, 1, 1, tokens]> : tensor<?x?xi1> -> tensor<?x1x1x?xi1>
+  %y = kaoken.attention %q, %k, %v mask %mask : tensor<?x1x1x?xi1>
+    {num_heads = 4, num_kv_heads = 2, scale = 0.5 : f64, causal = CAUSAL}
+    : tensor<?x?x12xf32>, tensor<?x?x6xf32>, tensor<?x?x6xf32> -> tensor<?x?x12xf32>
+  return %y : tensor<?x?x12xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("n", [1, 17, 129])
+def test_linear_at_every_stage(stage: str, n: int, tmp_path: Path):
+    check(LINEAR.format(n=n), stage, tmp_path, [{"rows": r} for r in (1, 7, 17, 129)])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("causal", ["false", "true"])
+def test_attention_at_every_stage(stage: str, causal: str, tmp_path: Path):
+    sizes = [{"batch": 1, "tokens": 1}, {"batch": 3, "tokens": 17}, {"batch": 2, "tokens": 40}]
+    check(ATTENTION.replace("CAUSAL", causal), stage, tmp_path, sizes)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("text", [LINEAR.format(n=50), ATTENTION.replace("CAUSAL", "false")])
+def test_every_target(target: str, text: str, tmp_path: Path):
+    machine = TargetMachine.parse(target)
+    if not set(machine.cpu_flags) <= cpu_flags():
+        pytest.skip(f"this CPU does not run {target}")
+    symbols = {"rows": 17, "batch": 2, "tokens": 33}
+    check(text, STAGES[-2], tmp_path, [symbols], machine)
+
+
+def check(
+    text: str,
+    stage: str,
+    folder: Path,
+    sizes: list[dict[str, int]],
+    machine: TargetMachine | None = None,
+) -> None:
+    """One library for all sizes; the sums of a row are short, so 1e-5 is far above rounding."""
+    machine = machine or TargetMachine.native()
+    module = parse_module(text)
+    fill_weights(module)
+    lowered = apply_passes(module, f'choose-schedule{{target="{machine.name}"}},{stage}')
+    threads = 2 if "threads=2" in stage else 1
+    model = compile_stage(lowered, folder / "stage", machine, threads)
+    for chosen in sizes:
+        inputs = random_inputs(module, chosen)
+        assert_close(run_module(module, inputs), run_stage(model, inputs), 1e-5)
