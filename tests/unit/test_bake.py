@@ -41,7 +41,9 @@ def main(arguments: str, results: str, body: str) -> str:
     return f"func.func @main({arguments}) -> {results} {{\n{body}\n}}"
 
 
-@pytest.mark.parametrize("pipeline", ["bake", "fuse,bake", "fuse,choose-schedule,bake", "bake,fuse"])
+@pytest.mark.parametrize(
+    "pipeline", ["bake", "fuse,bake", "fuse,choose-schedule,bake", "bake,fuse"]
+)
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_encoder_keeps_its_meaning(pipeline: str, tokens: int) -> None:
     after = assert_same_before_and_after(ENCODER, pipeline, sizes={"b": 2, "s": tokens})
@@ -203,7 +205,7 @@ def test_a_layer_over_the_limit_is_named() -> None:
     text = main(X, "tensor<?x4xf32>", f"{LAYER}\n  return %h : tensor<?x4xf32>")
     module = parse_module(text)
     fill_weights(module)
-    with pytest.raises(KaokenError, match='layer "w" has 28 weights.*at most 27.*limit=28'):
+    with pytest.raises(KaokenError, match=r'layer "w" has 28 weights.*at most 27.*limit=28'):
         apply_passes(module, "bake{mode=literal literal-limit=27}")
 
 
