@@ -41,7 +41,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.transforms.common_subexpression_elimination import cse
 
-from kaoken.analysis.shapes import symbolic_shapes
+from kaoken.analysis.shapes import Shapes, symbolic_shapes
 from kaoken.dialect.attributes import Norm, ScheduleAttr, Shape, ShapeAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.dims import Dim
@@ -77,7 +77,8 @@ class LowerToLoopsPass(ModulePass):
             return
         BakePass().apply(ctx, op)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
-        lowering = _ModuleLowering(op, functions)
+        shapes = {function: symbolic_shapes(function) for function in functions}
+        lowering = _ModuleLowering(op, functions, shapes)
         for function in _callees_first(functions):
             lowering.lower(function)
         lowering.finish()
@@ -118,9 +119,19 @@ class _ModuleLowering:
 
     module: ModuleOp
     functions: list[func.FuncOp]
+    shapes: dict[func.FuncOp, Shapes]
+    """Found before any function changes, because a call's shapes follow from its callee."""
     kernels: dict[str, list[func.FuncOp]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     symbols: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read all signatures while they still are those of tensors."""
+        self.shapes = {f.sym_name.data: symbolic_shapes(f) for f in self.functions}
+        self.parameters = {
+            f.sym_name.data: [self.shapes[f.sym_name.data][a] for a in f.args]
+            for f in self.functions
+        }
 
     def lower(self, function: func.FuncOp) -> None:
         lowered = _FunctionLowering(self, function).run()
@@ -165,7 +176,7 @@ class _FunctionLowering:
     def __init__(self, shared: _ModuleLowering, function: func.FuncOp):
         self.shared = shared
         self.function = function
-        self.shapes = symbolic_shapes(function)
+        self.shapes = shared.shapes[function.sym_name.data]
         self.maxima = declared_maxima(function)
         self.buffers: dict[SSAValue, SSAValue] = {}
         self.sizes: dict[Dim, SSAValue] = {}
@@ -306,8 +317,8 @@ class _FunctionLowering:
 
     def _lower_call(self, op: func.CallOp) -> None:
         name = op.callee.root_reference.data
-        callee = next(f for f in self.shared.functions if f.sym_name.data == name)
-        inner = callee_symbols(callee, [self.shapes[v] for v in op.arguments])
+        given = [self.shapes[v] for v in op.arguments]
+        inner = callee_symbols(self.shared.parameters[name], given)
         arguments = [self._buffer(v) for v in (*op.arguments, *op.results)]
         sizes = [self._size(inner[s]) for s in self.shared.symbols[name]]
         self.builder.insert(func.CallOp(name, [*arguments, *sizes, self.status], []))
@@ -386,13 +397,13 @@ def _only_feeds_attention(op: SliceOp) -> bool:
     return all(isinstance(use.operation, AttentionOp) and use.index < 3 for use in op.result.uses)
 
 
-def callee_symbols(callee: func.FuncOp, arguments: list[Shape]) -> dict[str, Dim]:
+def callee_symbols(parameters: list[Shape], arguments: list[Shape]) -> dict[str, Dim]:
     """What the callee's symbols are in the caller, read off the shapes of the arguments."""
     symbols: dict[str, Dim] = {}
-    inner = symbolic_shapes(callee)
-    for argument, shape in zip(callee.args, arguments, strict=True):
-        for own, given in zip(inner[argument], shape, strict=True):
-            for name in own.symbols if own == Dim.symbol(next(iter(own.symbols), "")) else ():
+    for parameter, argument in zip(parameters, arguments, strict=True):
+        for own, given in zip(parameter, argument, strict=True):
+            name = str(own)
+            if own == Dim.symbol(name):
                 symbols[name] = given
     return symbols
 
