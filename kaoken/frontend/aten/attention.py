@@ -9,9 +9,10 @@ from xdsl.dialects.builtin import BoolAttr
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Function
+from kaoken.dialect.canonicalization.rules import owner
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp, float_attr, int_attr
-from kaoken.dialect.tensor import TransposeOp
+from kaoken.dialect.tensor import BroadcastOp, ReshapeOp, TransposeOp
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten.registry import Importer, aten
 from kaoken.frontend.graph import ONE, Graph
@@ -73,6 +74,7 @@ def attention(
         scale = 1 / math.sqrt(_head_size(g, query))
     in_front = g.rank(query) == 3 and _heads_in_front(query)
     query, key, value = (_four_dimensions(g, x, in_front) for x in (query, key, value))
+    key, value = _unrepeated(g, key, value)
     if mask is not None and g.rank(mask) == 3:
         at = 1 if g.shape(query)[1] == ONE else 0
         mask = _insert(g, mask, at)
@@ -120,6 +122,28 @@ def _heads_in_front(x: SSAValue) -> bool:
     """True if [H, S, D] was [S, H, D]: its first dimension are heads, not a batch."""
     owner = x.owner
     return isinstance(owner, TransposeOp) and owner.permutation.get_values()[0] == 1
+
+
+def _unrepeated(g: Graph, key: SSAValue, value: SSAValue) -> tuple[SSAValue, SSAValue]:
+    """Key and value heads as they were before each was repeated for several query heads."""
+    sources = [_repeated_source(g, x) for x in (key, value)]
+    key_source, value_source = sources
+    if key_source is None or value_source is None:
+        return key, value
+    same = g.shape(key_source)[1] == g.shape(value_source)[1]
+    return (key_source, value_source) if same else (key, value)
+
+
+def _repeated_source(g: Graph, x: SSAValue) -> SSAValue | None:
+    """x [B, G, S, D] of reshape(broadcast(x as [B, G, 1, S, D]))."""
+    merged = owner(x, ReshapeOp)
+    grown = None if merged is None else owner(merged.input, BroadcastOp)
+    if grown is None or g.rank(grown.result) != 5 or g.rank(grown.input) != 5:
+        return None
+    batch, groups, _, tokens, size = g.shape(grown.result)
+    if g.shape(grown.input) != (batch, groups, ONE, tokens, size):
+        return None
+    return g.reshape(grown.input, (batch, groups, tokens, size))
 
 
 def _insert(g: Graph, x: SSAValue, at: int) -> SSAValue:

@@ -237,6 +237,10 @@ def _known_gather(
     g: Graph, value: SSAValue, indices: Sequence[SSAValue], first: int
 ) -> SSAValue | None:
     chosen = broadcast_shapes(*map(g.shape, indices))
+    if (source := affine(value)) is not None and source.is_constant:
+        shape = g.shape(value)
+        grown = (*shape[:first], *chosen, *shape[first + len(indices) :])
+        return g.full(source.offset, g.dtype(value), grown)
     maxima = maxima_of(indices[0].owner) if isinstance(indices[0].owner, Operation) else {}
     runs = [_run(g, index, len(chosen)) for index in indices]
     sizes = g.shape(value)[first : first + len(runs)]
