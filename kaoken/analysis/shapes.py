@@ -164,6 +164,8 @@ class _Analysis:
             inferred = op.infer_shape(*(shapes[v] for v in op.operands))
             shapes[op.result] = _refine(inferred, op.result.type)
             return
+        if not op.results:
+            return
         if isinstance(op, CallOp) and (called := self._call(op, shapes)) is not None:
             shapes.update(zip(op.results, called, strict=True))
             return

@@ -77,8 +77,7 @@ class LowerToLoopsPass(ModulePass):
             return
         BakePass().apply(ctx, op)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
-        shapes = {function: symbolic_shapes(function) for function in functions}
-        lowering = _ModuleLowering(op, functions, shapes)
+        lowering = _ModuleLowering(op, functions)
         for function in _callees_first(functions):
             lowering.lower(function)
         lowering.finish()
@@ -119,8 +118,6 @@ class _ModuleLowering:
 
     module: ModuleOp
     functions: list[func.FuncOp]
-    shapes: dict[func.FuncOp, Shapes]
-    """Found before any function changes, because a call's shapes follow from its callee."""
     kernels: dict[str, list[func.FuncOp]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     symbols: dict[str, list[str]] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def translate_to_c(module: ModuleOp, target: str = "native", threads: int = 1) -
 
     machine, output = TargetMachine.parse(target), StringIO()
     lower(module, machine, threads)
-    CTarget(target=machine.name).emit(make_context(), module, output)
+    CTarget(target=machine.name, lower=False).emit(make_context(), module, output)
     return output.getvalue()
 
 
