@@ -41,7 +41,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.transforms.common_subexpression_elimination import cse
 
-from kaoken.analysis.shapes import Shapes, symbolic_shapes
+from kaoken.analysis.shapes import symbolic_shapes
 from kaoken.dialect.attributes import Norm, ScheduleAttr, Shape, ShapeAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.dims import Dim

@@ -208,3 +208,35 @@ def test_translate_errors_are_one_line(model: Path, capsys: pytest.CaptureFixtur
         with pytest.raises(SystemExit):
             kaoken_translate.main(args)
         assert capsys.readouterr().err.count("\n") == 1
+
+
+LAYER = """
+module attributes {kaoken.name = "tiny"} {
+  func.func @main(%x: tensor<?x32xf32> {kaoken.shape = #kaoken.shape<[tokens, 32]>})
+      -> tensor<?x48xf32> attributes {kaoken.max = {tokens = 16}, kaoken.results = ["y"]} {
+    %w = arith.constant dense<0.5> : tensor<48x32xf32>
+    %y = kaoken.linear %x, %w : tensor<?x32xf32>, tensor<48x32xf32> -> tensor<?x48xf32>
+    func.return %y : tensor<?x48xf32>
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "passes", ["canonicalize", "choose-schedule{target=generic}", "bake", "outline", "plan-memory"]
+)
+def test_translate_takes_a_module_of_any_level(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], passes: str
+) -> None:
+    steps = "canonicalize,fuse,choose-schedule{target=generic},bake,outline,lower-to-loops,"
+    steps += "reorder,tile,vectorize,lower-math,parallelize,plan-memory"
+    before, after = tmp_path / "before.mlir", tmp_path / "after.mlir"
+    before.write_text(LAYER)
+    kaoken_translate.main(["--to-c", str(before), "--target", "generic"])
+    expected = capsys.readouterr().out
+    assert "static void linear" in expected
+    pipeline = steps[: steps.index(passes) + len(passes)]
+    kaoken_opt.main([str(before), "-p", pipeline, "-o", str(after)])
+    out = tmp_path / "after.c"
+    kaoken_translate.main(["--to-c", str(after), "--target", "generic", "-o", str(out)])
+    assert out.read_text() == expected
