@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 import kaoken
 
@@ -79,7 +79,7 @@ def print_similarities(vectors: np.ndarray) -> None:
 def main() -> None:
     options = arguments()
     folder = options.folder or packaged_weights()
-    shutil.rmtree(options.out, ignore_errors=True)
+    logging.disable_progress_bar()
 
     print(f"compiling {folder.parent.name if folder.name == 'model' else folder.name} ...")
     start = time.perf_counter()
@@ -87,11 +87,13 @@ def main() -> None:
         folder, target=options.target, threads=options.threads, out=options.out
     )
     seconds = time.perf_counter() - start
-    sizes = {p.suffix: p.stat().st_size for p in options.out.iterdir()}
+    source, weights = (options.out / f"{encoder.name}.{kind}" for kind in ("c", "weights"))
+    library = options.out / encoder.manifest["library"]
     print(
         f"  {seconds:.1f} s for {encoder.manifest['target']}, into {options.out}: "
-        f"library {sizes['.so'] / 2**10:.0f} KiB, C source {sizes['.c'] / 2**10:.0f} KiB, "
-        f"weights {sizes['.weights'] / 2**20:.0f} MiB"
+        f"library {library.stat().st_size / 2**10:.0f} KiB, "
+        f"C source {source.stat().st_size / 2**10:.0f} KiB, "
+        f"weights {weights.stat().st_size / 2**20:.0f} MiB"
     )
 
     tokens = AutoTokenizer.from_pretrained(folder)(

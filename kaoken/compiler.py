@@ -85,8 +85,7 @@ def compile(
     progress("import")
     model = load_model(
         module,
-        args,
-        kwargs,
+        *_distinct_tensors(args, kwargs),
         dynamic_shapes=dynamic_shapes,
         max_batch=max_batch,
         max_tokens=max_tokens,
@@ -96,6 +95,24 @@ def compile(
         compile_module(model, folder, options, progress)
     progress("load")
     return load(folder)
+
+
+def _distinct_tensors(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    """The example inputs, none of them given twice: torch.export would take two for one."""
+    if not args and not kwargs:
+        return args, kwargs
+    from torch import Tensor
+    from torch.utils._pytree import tree_map
+
+    seen: set[int] = set()
+
+    def distinct(value: Any) -> Any:
+        if not isinstance(value, Tensor) or id(value) not in seen:
+            seen.add(id(value))
+            return value
+        return value.clone()
+
+    return tree_map(distinct, (tuple(args), dict(kwargs or {})))
 
 
 def load(folder: str | Path, threads: int | None = None) -> CompiledModel:

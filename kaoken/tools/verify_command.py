@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kaoken.errors import KaokenError
+
 if TYPE_CHECKING:
     import torch
 
@@ -118,7 +120,7 @@ def compare_layers(
 
     traced = with_layers(model)
     ids = torch.ones(2, 7, dtype=torch.int64)
-    inputs = {"input_ids": ids, "attention_mask": ids}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     limits = {"batch": max_batch, "tokens": max_tokens}
     dims = {i: torch.export.Dim(s, max=n) for i, (s, n) in enumerate(limits.items())}
     compiled = compile(traced, (), inputs, dynamic_shapes=dict.fromkeys(inputs, dims))
@@ -145,6 +147,9 @@ def compare_outputs(
 def _torch_model(path: Path) -> torch.nn.Module:
     from transformers import AutoModel
 
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     model = AutoModel.from_pretrained(path, local_files_only=True, dtype="float32")
     return model.eval()
 
@@ -242,6 +247,8 @@ def verify_exported(path: Path, compile: Compile) -> list[Comparison]:
     import torch
 
     program = torch.export.load(path)
+    if program.example_inputs is None:
+        raise KaokenError(f"{path} has no example inputs to compare on")
     args, kwargs = program.example_inputs
     with torch.no_grad():
         wanted = program.module()(*args, **kwargs)
