@@ -25,7 +25,8 @@ Array = np.ndarray[Any, Any]
 
 
 def fused(a: Array, b: Array, c: Array) -> Array:
-    return (np.float64(a) * np.float64(b) + np.float64(c)).astype(np.float32)
+    exact = a.astype(np.float64) * b.astype(np.float64)
+    return (exact + c.astype(np.float64)).astype(np.float32)
 
 
 def logical_right(a: Array, b: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Coefficients of the polynomials, constant term first; written by bench/derive_polynomials.py.
+"""Coefficients, constant term first; written by bench/derive_polynomials.py.
 
 The comment gives the largest relative error of the exact polynomial with these rounded
 coefficients: what is left after that is float32 round-off. The measured sums, in units in the last

@@ -134,7 +134,7 @@ def fma(a: Value, b: Value | float, c: Value | float) -> Value:
 
 
 def horner(x: Value, coefficients: Sequence[float]) -> Value:
-    """The polynomial with these coefficients, constant term first: one fma for each but the last."""
+    """The polynomial with these coefficients, constant term first: one fma each but the last."""
     *rest, last = coefficients
     value: Value | float = last
     for coefficient in reversed(rest):

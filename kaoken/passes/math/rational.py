@@ -9,12 +9,12 @@ from kaoken.passes.math.emit import Value, at_least, at_most, fma, horner, squar
 
 
 def erf(x: Value) -> Value:
-    """16 ops of which a division, at most 3 ulp, also for tiny x; odd, 1 from 3.84 on, never more."""
+    """16 ops of which a division, at most 3 ulp, also for tiny x; 1 from 3.84 on, never more."""
     return odd_rational(x, c.ERF_CLAMP, c.ERF_NUMERATOR, c.ERF_DENOMINATOR, c.ERF_OFFSET)
 
 
 def tanh(x: Value) -> Value:
-    """14 ops of which a division, at most 3 ulp, also for tiny x; odd, 1 from 8.6 on, never more."""
+    """14 ops of which a division, at most 3 ulp, also for tiny x; 1 from 8.6 on, never more."""
     return odd_rational(x, c.TANH_CLAMP, c.TANH_NUMERATOR, c.TANH_DENOMINATOR, c.TANH_OFFSET)
 
 
