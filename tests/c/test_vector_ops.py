@@ -177,9 +177,7 @@ CASES = [
             ("sge", np.greater_equal),
         ]
     ],
-    comparison(
-        "cmpi", "i32", "ult", lambda a, b: a.view(np.uint32) < b.view(np.uint32)
-    ),
+    comparison("cmpi", "i32", "ult", lambda a, b: a.view(np.uint32) < b.view(np.uint32)),
     masks("andi", np.logical_and),
     masks("ori", np.logical_or),
     masks("xori", np.logical_xor),
@@ -215,9 +213,7 @@ def function_text(case: Case, size: int, rows: int) -> str:
     """A function that reads tiles, computes and writes the result."""
     vector, memref = (f"{kind}<{rows}x{size}x" for kind in ("vector", "memref"))
     names = "abc"[: len(case.inputs)]
-    arguments = ", ".join(
-        f"%{n}m: {memref}{t}>" for n, t in zip(names, case.inputs, strict=True)
-    )
+    arguments = ", ".join(f"%{n}m: {memref}{t}>" for n, t in zip(names, case.inputs, strict=True))
     zeros = {"f": "0.0", "i": "0"}
     lines = []
     for n, t in zip(names, case.inputs, strict=True):
@@ -233,7 +229,8 @@ def function_text(case: Case, size: int, rows: int) -> str:
 %z = arith.constant 0 : index
 {code}
 vector.transfer_write %r, %o[%z, %z] {{in_bounds = [true, true],
-  permutation_map = affine_map<(d0, d1) -> (d0, d1)>}} : {vector}{case.result}>, {memref}{case.result}>
+  permutation_map = affine_map<(d0, d1) -> (d0, d1)>}}
+  : {vector}{case.result}>, {memref}{case.result}>
 func.return
 }}"""
 

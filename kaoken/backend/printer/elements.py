@@ -13,7 +13,7 @@ from xdsl.dialects import arith, math, vector
 from xdsl.dialects.arith import CMPF_COMPARISON_OPERATIONS, CMPI_COMPARISON_OPERATIONS
 from xdsl.ir import Operation
 
-from kaoken.backend.printer.text import UNARY, binary, fill, unary, wrap
+from kaoken.backend.printer.text import UNARY, add, binary, fill, multiply, unary, wrap
 from kaoken.backend.printer.types import c_name, element_type, short_name
 
 
@@ -49,12 +49,17 @@ def _result_type(op: Operation) -> str:
     return short_name(element_type(op.results[0]))
 
 
+_INDEX_ARITHMETIC = {"+": add, "*": multiply}
+
+
 def _operator(name: str, operator: str) -> Describe:
     def describe_operator(op: Operation) -> Element:
         short = _result_type(op)
         vector_operator = operator if short != "i1" or operator in "&|^" else None
 
         def scalar(a: str, b: str) -> str:
+            if short == "i64" and operator in _INDEX_ARITHMETIC:
+                return _INDEX_ARITHMETIC[operator](a, b)
             return _narrow(short, binary(operator, a, b))
 
         return Element(f"{name}.{short}", short, scalar, vector_operator)

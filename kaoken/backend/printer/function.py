@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from xdsl.dialects import affine, arith, func
+from xdsl.dialects import affine, arith, func, memref, scf
 from xdsl.dialects.builtin import IndexType, MemRefType
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -20,6 +20,7 @@ from kaoken.dialect.dims import DYNAMIC
 from kaoken.dialect.kaoken_loop import TeamType
 from kaoken.errors import KaokenError
 
+_ASSIGNMENTS = (memref.StoreOp, affine.StoreOp, affine.YieldOp, scf.YieldOp)
 _LINE_LENGTH = 100
 _INLINE_LENGTH = 72
 """Longer expressions get a variable of their own."""
@@ -83,8 +84,16 @@ class FunctionPrinter:
         self._pending: dict[SSAValue, tuple[str, bool]] = {}
         self._depth = 1
 
-    def line(self, text: str = "") -> None:
-        self.lines.append("    " * self._depth + text if text else "")
+    def line(self, text: str) -> None:
+        """A line of C, broken at spaces where it is long."""
+        indent = "    " * self._depth
+        while len(indent) + len(text) > _LINE_LENGTH:
+            at = text.rfind(" ", 0, _LINE_LENGTH - len(indent) + 1)
+            if at <= 0:
+                break
+            self.lines.append(indent + text[:at])
+            indent, text = "    " * (self._depth + 1), text[at + 1 :]
+        self.lines.append(indent + text)
 
     def pragma(self, text: str) -> None:
         self.lines.append("#pragma " + text)
@@ -175,7 +184,7 @@ class FunctionPrinter:
             return
         if (is_atom(text) and not reads) or (not reads and _is_plain_index(value, text)):
             self.values[value] = text
-        elif len(text) <= _INLINE_LENGTH and _used_once_nearby(value):
+        elif _used_once_nearby(value) and (len(text) <= _INLINE_LENGTH or _is_last_step(value)):
             self._pending[value] = (text, reads)
         else:
             self.declare(value, text)
@@ -261,6 +270,12 @@ def _is_plain_index(value: SSAValue, text: str) -> bool:
     if isinstance(value.owner, affine.ApplyOp):
         return not any(word in text for word in ("/", "%", "kk_"))
     return isinstance(value.owner, arith.AddiOp | arith.SubiOp | arith.MuliOp | arith.ConstantOp)
+
+
+def _is_last_step(value: SSAValue) -> bool:
+    """Whether the one use only assigns the value to something that has a name."""
+    (use,) = value.uses
+    return isinstance(use.operation, _ASSIGNMENTS)
 
 
 def _used_once_nearby(value: SSAValue) -> bool:

@@ -9,9 +9,9 @@ _KEYWORDS = frozenset(
     """auto break case char const continue default do double else enum extern float for goto if
     inline int long register restrict return short signed sizeof static struct switch typedef
     union unsigned void volatile while bool true false asm typeof
-    main abs acos asin atan ceil cos cosh div erf exp floor fma fmax fmin free index j0 j1 jn y0
-    y1 yn gamma log malloc memcpy memset pow printf read remove rename rint round signal sin sinh
-    sqrt stdin stdout tan tanh time trunc write unix linux""".split()
+    main abs acos asin atan ceil cos cosh div erf exp floor fma fmax fmin free log malloc memcpy
+    memset pow printf read remove rename rint round signal sin sinh sqrt stdin stdout tan tanh
+    trunc write unix linux""".split()
 )
 
 

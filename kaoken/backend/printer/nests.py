@@ -28,7 +28,14 @@ from kaoken.backend.printer.indexing import flatten
 from kaoken.backend.printer.literals import literal
 from kaoken.backend.printer.registers import Registers
 from kaoken.backend.printer.text import add, is_atom, multiply, wrap
-from kaoken.backend.printer.tiles import Storage, TileNest, Transfer, is_vector, transfer_of
+from kaoken.backend.printer.tiles import (
+    Storage,
+    TileNest,
+    Transfer,
+    hint_of,
+    is_vector,
+    transfer_of,
+)
 from kaoken.backend.printer.types import c_name, element_type, scalar_type, short_name, vector_shape
 from kaoken.errors import KaokenError
 
@@ -308,7 +315,7 @@ class NestPrinter:
             return text
         if in_registers is None:
             in_registers = self.is_register(value)
-        name = self.p.new_name(value, _fallback(value))
+        name = self.p.names.new(hint_of(value), "t")
         type_ = self._type(short_name(element_type(value)), in_registers)
         self.p.line(f"const {type_} {name} = {text};")
         return name
@@ -483,10 +490,3 @@ class _LaneLoop:
     def __exit__(self, *exception: object) -> None:
         self.scope.__exit__(None, None, None)
         self.p.names.pop()
-
-
-def _fallback(value: SSAValue) -> str:
-    """A name for a value without hint: what is read is called after its memory."""
-    if isinstance(value.owner, Operation) and (transfer := transfer_of(value.owner)) is not None:
-        return f"{transfer.memref.name_hint or 't'}_v"
-    return "t"

@@ -21,6 +21,7 @@ from kaoken.backend.printer.tiles import (
     TileNest,
     Varying,
     carried,
+    hint_of,
     is_tile_op,
     is_vector,
     transfer_of,
@@ -139,7 +140,7 @@ class Placement:
             storage = self.storage.get(init, storage)
         if storage is None:
             storage = self._new_storage(result)
-            storage.hint = result.name_hint or arg.name_hint
+            storage.hint = result.name_hint or arg.name_hint or "acc"
         if share:
             self.storage[init] = storage
         self.storage[arg] = self.storage[result] = storage
@@ -177,7 +178,7 @@ class Placement:
     def _new_storage(self, value: SSAValue) -> Storage:
         shape = vector_shape(value)
         short = short_name(element_type(value))
-        storage = Storage(shape, short, self.dims(value), value.name_hint)
+        storage = Storage(shape, short, self.dims(value), hint_of(value))
         self.storage[value] = storage
         return storage
 

@@ -10,7 +10,7 @@ from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     StringAttr,
 )
-from xdsl.ir import Attribute, Operation, Region, SSAValue
+from xdsl.ir import Attribute, BlockArgument, Operation, Region, SSAValue
 
 from kaoken.backend.printer.elements import ELEMENT_OPS, describe
 from kaoken.backend.printer.function import FunctionPrinter
@@ -124,10 +124,24 @@ def _begin_carried(p: FunctionPrinter, init: SSAValue, arg: SSAValue, result: SS
     if is_vector(init):
         assign_vector(p, arg, init)
         return
+    if _goes_on(init, result):
+        p.values[arg] = p.values[result] = p.values[init]
+        return
     text = p.text(init)
     name = p.names.new(result.name_hint or arg.name_hint, "acc")
     p.line(f"{p.c_type(arg)}{name} = {text};")
     p.values[arg] = p.values[result] = name
+
+
+def _goes_on(init: SSAValue, result: SSAValue) -> bool:
+    """Whether an inner loop carries on what an outer loop carries: one variable serves both."""
+    if not isinstance(init, BlockArgument) or not (init.has_one_use() and result.has_one_use()):
+        return False
+    if not isinstance(init.owner.parent_op(), affine.ForOp | scf.ForOp):
+        return False
+    (use,) = result.uses
+    same_place = isinstance(use.operation, affine.YieldOp | scf.YieldOp)
+    return same_place and use.operation.parent is init.owner and use.index == init.index - 1
 
 
 def _yield(p: FunctionPrinter, op: Operation) -> None:

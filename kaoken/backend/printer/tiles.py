@@ -70,6 +70,14 @@ def is_tile_op(op: Operation) -> bool:
     return describe(op) is not None
 
 
+def hint_of(value: SSAValue) -> str | None:
+    """What to call a value; one read from memory is called after that memory."""
+    if value.name_hint or not isinstance(value.owner, Operation):
+        return value.name_hint
+    transfer = transfer_of(value.owner)
+    return f"{transfer.memref.name_hint or 't'}_v" if transfer else None
+
+
 def is_vector(value: SSAValue) -> bool:
     return isinstance(value.type, VectorType)
 
