@@ -1,12 +1,12 @@
 """`bake`: what is known before the program runs is computed and laid out now.
 
-    %q = kaoken.weight "attn.q.weight"                             # 1. fold
+    %q = kaoken.weight "attn.q.weight"                             # 2. fold
     %k = kaoken.weight "attn.k.weight"
     %w = kaoken.concat %q, %k {dim = 0}
     %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(48), ...>}
-    %z = kaoken.attention (%y sliced) {scale = 0.125}              # 2. scales
+    %z = kaoken.attention (%y sliced) {scale = 0.125}              # 1. scales
 ->
-    %w = kaoken.weight "attn.qk.weight.mul.panels48" : tensor<16x384x48xf32>    # 3. pack
+    %w = kaoken.weight "attn.qk.weight.scaled.panels48" : tensor<16x384x48xf32> # 3. pack
     %y = kaoken.linear %x, %w {out_features = 768, schedule = ...}
     %z = kaoken.attention (%y sliced) {scale = 1.0}
 
@@ -76,7 +76,6 @@ class BakePass(ModulePass):
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
         _simplify(ctx, op)
         for block in blocks:
-            fold_constants(block, work)
             _fold_scales(block)
             fold_constants(block, work)
             merge_equal_weights(block)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import (
     GreedyRewritePatternApplier,
@@ -90,13 +90,12 @@ class FusePass(ModulePass):
         rules: list[RewritePattern] = [
             Rule(fuse_activation, ActivationOp),
             Rule(fuse_residual, ElementwiseOp),
-            Rule(fuse_layer_norm, LayerNormOp),
-            Rule(fuse_rms_norm, RmsNormOp),
         ]
         PatternRewriteWalker(GreedyRewritePatternApplier(rules)).rewrite_module(op)
         for function in op.ops:
             if isinstance(function, FuncOp):
                 for block in function.body.blocks:
+                    fuse_norms(block)
                     join_siblings(block)
 
 
@@ -140,22 +139,37 @@ def fuse_residual(op: ElementwiseOp) -> Replacement:
     return [linear_like(linear, op.result.type, {"residual": residual})]
 
 
-def fuse_layer_norm(op: LayerNormOp) -> Replacement:
-    return _fuse_norm(op, Norm.LAYER_NORM, op.bias)
+def fuse_norms(block: Block) -> None:
+    """Norms of linears that nothing else reads; a linear moves to its norm's place.
+
+    In pre-norm models only the last layer's output goes into a norm alone. Taking that one over
+    would make the last layer unlike the others, so layers of one kind fuse all or none.
+    """
+    linears = [op for op in block.ops if isinstance(op, LinearOp) and op.norm.data is Norm.NONE]
+    kinds = [(op.weight.type, op.residual is None, op.activation) for op in linears]
+    norms = [_only_norm(op) for op in linears]
+    mixed = {kind for kind, norm in zip(kinds, norms, strict=True) if norm is None}
+    for linear, kind, norm in zip(linears, kinds, norms, strict=True):
+        if norm is not None and kind not in mixed:
+            _fuse_norm(linear, norm)
 
 
-def fuse_rms_norm(op: RmsNormOp) -> Replacement:
-    return _fuse_norm(op, Norm.RMS_NORM, None)
-
-
-def _fuse_norm(op: LayerNormOp | RmsNormOp, norm: Norm, bias: SSAValue | None) -> Replacement:
-    """A norm of a linear that nothing else reads; the linear moves to the norm's place."""
-    linear = sole_owner(op.input, LinearOp)
-    if linear is None or linear.norm.data is not Norm.NONE or linear.parent is not op.parent:
+def _only_norm(linear: LinearOp) -> LayerNormOp | RmsNormOp | None:
+    """The norm that alone reads a linear."""
+    use = linear.result.get_unique_use()
+    norm = use.operation if use is not None and use.index == 0 else None
+    if not isinstance(norm, LayerNormOp | RmsNormOp) or norm.parent is not linear.parent:
         return None
-    operands = {"norm_weight": op.weight, "norm_bias": bias}
-    properties: dict[str, Attribute | None] = {"norm": NormAttr(norm), "eps": op.eps}
-    return [linear_like(linear, op.result.type, operands, properties)]
+    return norm
+
+
+def _fuse_norm(linear: LinearOp, op: LayerNormOp | RmsNormOp) -> None:
+    is_layer_norm = isinstance(op, LayerNormOp)
+    operands = {"norm_weight": op.weight, "norm_bias": op.bias if is_layer_norm else None}
+    norm = NormAttr(Norm.LAYER_NORM if is_layer_norm else Norm.RMS_NORM)
+    properties: dict[str, Attribute | None] = {"norm": norm, "eps": op.eps}
+    Rewriter.replace_op(op, linear_like(linear, op.result.type, operands, properties))
+    Rewriter.erase_op(linear)
 
 
 def join_siblings(block: Block) -> None:

@@ -148,7 +148,7 @@ def _layer_name(prefix: Sequence[str]) -> str:
     """`encoder_layer` for the weights of `bert.encoder.layer.0`."""
     words = [word for word in prefix if not word.isdigit()][-2:]
     name = _identifier("_".join(words))
-    return name or "layer"
+    return name if len(name) > 2 else f"{name}_layer".lstrip("_")
 
 
 def _identifier(text: str) -> str:

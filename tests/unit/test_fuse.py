@@ -6,7 +6,7 @@ import pytest
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 
-from kaoken.dialect.nn import AttentionOp, LinearOp
+from kaoken.dialect.nn import AttentionOp, LayerNormOp, LinearOp
 from kaoken.modules import parse_module
 from tests.helpers import apply_passes, assert_same_before_and_after
 
@@ -62,3 +62,22 @@ def test_attention_reads_slices() -> None:
     after = apply_passes(module, "fuse,canonicalize")
     (attention,) = [op for op in after.walk() if isinstance(op, AttentionOp)]
     assert {v.owner.name for v in attention.operands} == {"kaoken.slice"}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+PRE_NORM = """
+func.func @main(%x: tensor<?x4xf32> {kaoken.shape = #kaoken.shape<[n, 4]>}) -> tensor<?x4xf32> {
+  %g = kaoken.weight "g" : tensor<4xf32>
+  %w = kaoken.weight "w" : tensor<4x4xf32>
+  %a = kaoken.layer_norm %x, %g {eps = 1.0e-5 : f64} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x4xf32>
+  %b = kaoken.linear %a, %w residual %x : tensor<?x4xf32> : tensor<?x4xf32>, tensor<4x4xf32> -> tensor<?x4xf32>
+  %c = kaoken.layer_norm %b, %g {eps = 1.0e-5 : f64} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x4xf32>
+  %d = kaoken.linear %c, %w residual %b : tensor<?x4xf32> : tensor<?x4xf32>, tensor<4x4xf32> -> tensor<?x4xf32>
+  %e = kaoken.layer_norm %d, %g {eps = 1.0e-5 : f64} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x4xf32>
+  return %e : tensor<?x4xf32>
+}
+"""  # noqa: E501
+
+
+def test_the_last_pre_norm_layer_stays_like_the_others() -> None:
+    after = assert_same_before_and_after(PRE_NORM, "fuse")
+    assert len([op for op in after.walk() if isinstance(op, LayerNormOp)]) == 3
