@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kaoken.passes.lowering.kernel import Kernel
     from kaoken.passes.lowering.nest import Index
 
+_SHORT = (Activation.NONE, Activation.RELU)
+"""Activations of one instruction; the others are a loop after the sums, to keep the code small."""
 LITERAL = ScheduleAttr((Directive("literal", ()),))
 Lookup = Callable[[str], "np.ndarray"]
 
@@ -107,6 +109,13 @@ def _row(
 ) -> None:
     from kaoken.passes.lowering.scalars import emit_activation
 
+    def finish(total: SSAValue, j: Index) -> SSAValue:
+        value = emit_activation(kernel, op.activation.data, total)
+        if residual is None:
+            return value
+        return kernel.insert(arith.AddfOp(value, kernel.load(residual, i, j)))
+
+    is_short = op.activation.data in _SHORT
     weight = _numbers(op.weight)
     bias = _numbers(op.bias) if op.bias is not None else [0.0] * op.n
     inputs = {
@@ -116,10 +125,12 @@ def _row(
         total = _weighted_sum(kernel, row, start, inputs)
         if total is None:
             total = kernel.constant(start, tensor_type(op.result).element_type)
-        value = emit_activation(kernel, op.activation.data, total)
-        if residual is not None:
-            value = kernel.insert(arith.AddfOp(value, kernel.load(residual, i, j)))
-        kernel.store(value, y, i, j)
+        if is_short:
+            total = finish(total, j)
+        kernel.store(total, y, i, j)
+    if not is_short:
+        with kernel.parallel("h", op.n) as j:
+            kernel.store(finish(kernel.load(y, i, j), j), y, i, j)
 
 
 def _weighted_sum(
