@@ -38,8 +38,8 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
     """From L1 to L3: loop nests that C has words for, and memory in one arena."""
     return (
         LowerToLoopsPass(),
-        ReorderPass(),
         TilePass(),
+        ReorderPass(),
         VectorizePass(),
         LowerMathPass(),
         ParallelizePass(threads=threads),

@@ -5,8 +5,8 @@ and tested as text. Ops that carry a schedule already keep it.
 
     %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
 ->
-    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(48), order(n0, m, n1),
-           tile(m, 8), vectorize(m_in, n1), parallel(n0)>} : ...
+    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(48), order(m, n0, m_in, n1),
+           tile(m, 512), tile(m_in, 8), vectorize(m_in_in, n1), parallel(n0)>} : ...
 
 Directives, as the loop passes read them:
 
@@ -35,6 +35,10 @@ from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 
 TARGET = "kaoken.target"
 FLOAT_BITS = 32
+MAX_ROWS = 12
+"""The most rows of a tile: each row count up to it gets code of its own."""
+MIN_ROW_BLOCK = 128
+MAX_ROW_BLOCK = 512
 ROW_REGISTERS = 4
 """How many vector registers a row loop works on at once, to hide the latency of additions."""
 
@@ -97,17 +101,22 @@ def register_tile(n: int, machine: TargetMachine) -> tuple[int, int]:
     return min(accumulators // vectors, MAX_ROWS), vectors * lanes
 
 
-MAX_ROWS = 12
-"""The most rows of a tile: each row count up to it gets code of its own."""
+def row_block(k: int, rows: int, machine: TargetMachine) -> int:
+    """Rows that go through all panels together: as many as twice the L2 cache holds, but so many
+    that reading the weights again for each block costs little."""
+    fitting = 2 * machine.l2_bytes // (k * FLOAT_BITS // 8)
+    wanted = min(max(fitting, MIN_ROW_BLOCK), MAX_ROW_BLOCK)
+    return -(-wanted // rows) * rows
 
 
 def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     rows, width = register_tile(op.n, machine)
     return _directives(
         ("panel", width),
-        ("order", "n0", "m", "n1"),
-        ("tile", "m", rows),
-        ("vectorize", "m_in", "n1"),
+        ("tile", "m", row_block(op.k, rows, machine)),
+        ("tile", "m_in", rows),
+        ("order", "m", "n0", "m_in", "m_in_in", "n1"),
+        ("vectorize", "m_in_in", "n1"),
         ("parallel", "n0"),
     )
 

@@ -34,7 +34,7 @@ from xdsl.rewriter import InsertPoint
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.kaoken_loop import BarrierOp, NumThreadsOp, TeamType, ThreadIdOp
 from kaoken.errors import KaokenError
-from kaoken.passes.loops import loop_name
+from kaoken.passes.loops import loop_name, sole_inner_loop
 from kaoken.passes.vectorize import VectorizePass
 
 THREADS = "kaoken.threads"
@@ -106,10 +106,18 @@ def _divide(function: func.FuncOp, team: SSAValue) -> None:
     count = builder.insert(NumThreadsOp(team)).result
     alone = _is_last(builder, member, count)
     for op in list(block.ops):
-        if isinstance(op, affine.ForOp) and loop_name(op) in names:
-            _divide_loop(op, member, count)
+        if isinstance(op, affine.ForOp) and (loop := _named(op, names)) is not None:
+            _divide_loop(loop, member, count)
         elif op.regions:
             _guard(op, alone)
+
+
+def _named(loop: affine.ForOp, names: set[str]) -> affine.ForOp | None:
+    """The loop, or one that it alone contains, that is to be divided."""
+    inner: affine.ForOp | None = loop
+    while inner is not None and loop_name(inner) not in names:
+        inner = sole_inner_loop(inner)
+    return inner
 
 
 def _is_last(builder: Builder, member: SSAValue, count: SSAValue) -> SSAValue:

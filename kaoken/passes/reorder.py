@@ -4,17 +4,19 @@
       affine.for %n0 = 0 to 24 {           ->        affine.for %m = 0 to %M {
         affine.for %n1 = 0 to 48 {                     affine.for %n1 = 0 to 48 {
 
-Names that a nest does not have are passed over, so one directive serves a kernel of several nests.
+Index arithmetic between the loops moves into the innermost one. Names that a nest does not have are
+passed over, so one directive serves a kernel of several nests.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from xdsl.context import Context
 from xdsl.dialects import affine
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Attribute, Block, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from kaoken.errors import KaokenError
@@ -25,7 +27,7 @@ from kaoken.passes.loops import (
     scheduled_functions,
     sole_inner_loop,
 )
-from kaoken.passes.lower_to_loops import LowerToLoopsPass
+from kaoken.passes.tile import TilePass
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ReorderPass(ModulePass):
     name = "reorder"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        LowerToLoopsPass().apply(ctx, op)
+        TilePass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
             for directive in schedule.all("order"):
                 order = [str(name) for name in directive.args]
@@ -48,29 +50,66 @@ def _outermost(block: Block) -> list[affine.ForOp]:
 
 
 def _perfect_nest(loop: affine.ForOp) -> list[affine.ForOp]:
-    """The loop and those that it alone contains, from the outside in."""
-    nest = [loop]
-    while (inner := sole_inner_loop(nest[-1])) is not None and is_parallel(inner):
+    """The parallel loops from this one on, each alone in the one before."""
+    nest = [loop] if is_parallel(loop) else []
+    while nest and (inner := sole_inner_loop(nest[-1])) is not None and is_parallel(inner):
         nest.append(inner)
     return nest
 
 
 def _interchange(nest: list[affine.ForOp], order: list[str]) -> None:
-    """Permute the loops that `order` names among the places that they hold."""
+    """Permute the loops that `order` names among the places that they hold.
+
+    Raises KaokenError when a loop would come to stand outside one that its bounds depend on.
+    """
     names = [loop_name(loop) for loop in nest]
     places = [i for i, name in enumerate(names) if name in order]
-    wanted = sorted((names[i] for i in places), key=order.index)
-    if [names[i] for i in places] == wanted:
+    wanted = sorted(places, key=lambda i: order.index(names[i]))
+    if wanted == places:
         return
-    if not all(is_parallel(nest[i]) for i in places):
-        raise KaokenError(f"order({', '.join(order)}) would move a reduction: it must stay inside")
-    sources = [nest[names.index(name)] for name in wanted]
-    headers = [_Header.of(loop) for loop in sources]
-    uses = [list(induction_variable(loop).uses) for loop in sources]
-    for place, header, used in zip(places, headers, uses, strict=True):
-        header.put_on(nest[place])
-        for use in used:
-            use.operation.operands[use.index] = induction_variable(nest[place])
+    _sink(nest)
+    sources = list(range(len(nest)))
+    for place, source in zip(places, wanted, strict=True):
+        sources[place] = source
+    _check_bounds([nest[i] for i in sources])
+    headers = [_Header.of(nest[i]) for i in sources]
+    indices: list[SSAValue] = [induction_variable(loop) for loop in nest]
+    users = [_users_in_body(indices[i], nest) for i in sources]
+    moved = {indices[source]: indices[place] for place, source in enumerate(sources)}
+    for loop, header in zip(nest, headers, strict=True):
+        header.put_on(loop, moved)
+    for index, used in zip(indices, users, strict=True):
+        for operation, position in used:
+            operation.operands[position] = index
+
+
+def _sink(nest: list[affine.ForOp]) -> None:
+    """Move the index arithmetic between the loops to the start of the innermost body."""
+    target = nest[-1].body.block
+    first = target.first_op
+    assert first is not None
+    for loop, inner in pairwise(nest):
+        for op in list(loop.body.block.ops):
+            if op is not inner and not isinstance(op, affine.YieldOp):
+                op.detach()
+                target.insert_op_before(op, first)
+
+
+def _check_bounds(order: list[affine.ForOp]) -> None:
+    inner = {induction_variable(loop): loop_name(loop) for loop in order}
+    for loop in order:
+        for operand in loop.operands:
+            if operand in inner:
+                raise KaokenError(
+                    f"loop {loop_name(loop)} cannot stand outside {inner[operand]}: "
+                    "its bounds depend on it"
+                )
+        del inner[induction_variable(loop)]
+
+
+def _users_in_body(index: SSAValue, nest: list[affine.ForOp]) -> list[tuple[Operation, int]]:
+    """What uses a loop's index, other than bounds of the nest's own loops."""
+    return [(use.operation, use.index) for use in index.uses if use.operation not in nest]
 
 
 @dataclass(frozen=True)
@@ -84,13 +123,11 @@ class _Header:
 
     @staticmethod
     def of(loop: affine.ForOp) -> _Header:
-        index = induction_variable(loop)
-        return _Header(
-            tuple(loop.operands), dict(loop.properties), dict(loop.attributes), index.name_hint
-        )
+        hint = induction_variable(loop).name_hint
+        return _Header(tuple(loop.operands), dict(loop.properties), dict(loop.attributes), hint)
 
-    def put_on(self, loop: affine.ForOp) -> None:
-        loop.operands = self.bounds
+    def put_on(self, loop: affine.ForOp, moved: dict[SSAValue, SSAValue]) -> None:
+        loop.operands = [moved.get(v, v) for v in self.bounds]
         loop.properties = self.properties
         loop.attributes = self.attributes
         induction_variable(loop).name_hint = self.name_hint

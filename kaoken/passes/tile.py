@@ -30,7 +30,7 @@ from kaoken.passes.loops import (
     loops_named,
     scheduled_functions,
 )
-from kaoken.passes.reorder import ReorderPass
+from kaoken.passes.lower_to_loops import LowerToLoopsPass
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TilePass(ModulePass):
     name = "tile"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        ReorderPass().apply(ctx, op)
+        LowerToLoopsPass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
             for directive in schedule.all("tile"):
                 name, size = directive.args

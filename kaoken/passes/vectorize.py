@@ -42,7 +42,7 @@ from kaoken.passes.loops import (
     scheduled_functions,
     sole_inner_loop,
 )
-from kaoken.passes.tile import TilePass
+from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.widening.parallel import widen_parallel
 from kaoken.passes.widening.reduction import widen_reduction
 from kaoken.passes.widening.values import CannotWiden
@@ -55,7 +55,7 @@ class VectorizePass(ModulePass):
     name = "vectorize"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        TilePass().apply(ctx, op)
+        ReorderPass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
             for directive in schedule.all("vectorize"):
                 _vectorize(function, [str(name) for name in directive.args])

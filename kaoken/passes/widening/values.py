@@ -34,6 +34,22 @@ from xdsl.rewriter import InsertPoint
 _LANE_TYPES = (1, 32)
 """Widths of integers that vectors may hold; f32 is the only float."""
 
+_SCALAR_ONLY = (
+    arith.IndexCastOp,
+    arith.CmpfOp,
+    arith.CmpiOp,
+    arith.SelectOp,
+    arith.SIToFPOp,
+    arith.UIToFPOp,
+    arith.FPToSIOp,
+    arith.ExtUIOp,
+    arith.ExtSIOp,
+    arith.ExtFOp,
+    arith.TruncIOp,
+    arith.TruncFOp,
+)
+"""What xDSL 0.74 verifies on scalars alone."""
+
 
 class CannotWiden(Exception):
     """A loop body holds something that has no vector form; the loop stays scalar."""
@@ -148,8 +164,8 @@ class Widener:
         if not any(map(self.is_varying, op.operands)):
             self._clone(op)
             return
-        if isinstance(op, arith.IndexCastOp):
-            raise CannotWiden("a conversion of an index that differs from lane to lane")
+        if isinstance(op, _SCALAR_ONLY):
+            raise CannotWiden(op.name)
         operands = [self.vector(v) for v in op.operands]
         types = [self.vector_type(r.type) for r in op.results]
         if isinstance(op, math.FmaOp):
