@@ -31,6 +31,9 @@ RUNTIME_SOURCES = ("kaoken_runtime.c", "kaoken_cpu.c")
 RUNTIME_FLAGS = ("-std=c11", "-O2")
 """No target: these two must run on any CPU of the architecture, to say that the rest cannot."""
 
+_ZIG_BASELINE = ("-march=baseline",)
+"""zig builds for the machine it runs on unless told otherwise; a later -march wins."""
+
 SHARED_FLAGS = ("-fPIC", "-fvisibility=hidden", "-pthread")
 _NO_COMPILER = "no C compiler found: install gcc or `pip install kaoken[zig]`"
 _ERROR_LINES = 3
@@ -38,7 +41,7 @@ _ERROR_LINES = 3
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C compiler; `family` says which flags it takes: gcc or clang (zig is a clang)."""
+    """A C compiler; `family` says which flags it takes: gcc, clang or zig."""
 
     command: tuple[str, ...]
     family: str
@@ -84,8 +87,13 @@ def _probe(command: tuple[str, ...]) -> Compiler:
         raise KaokenError(f"the C compiler {text} cannot be run: is it installed?") from None
     if result.returncode != 0 or not result.stdout:
         raise KaokenError(f"the C compiler {text} does not answer to --version")
-    version = result.stdout.splitlines()[0]
-    return Compiler(command, "clang" if "clang" in result.stdout else "gcc", version)
+    return Compiler(command, _family(command, result.stdout), result.stdout.splitlines()[0])
+
+
+def _family(command: tuple[str, ...], version: str) -> str:
+    if any(Path(word).name in ("zig", "ziglang") for word in command):
+        return "zig"
+    return "clang" if "clang" in version else "gcc"
 
 
 def library_name(name: str) -> str:
@@ -104,8 +112,9 @@ def build_library(
 
     Raises KaokenError with the compiler's first lines when it fails.
     """
-    model_flags = (*machine.compiler_flags(compiler.family), *extra_flags)
-    runtime_flags = (*RUNTIME_FLAGS, *extra_flags)
+    baseline = _ZIG_BASELINE if compiler.family == "zig" else ()
+    model_flags = (*baseline, *machine.compiler_flags(compiler.family), *extra_flags)
+    runtime_flags = (*baseline, *RUNTIME_FLAGS, *extra_flags)
     flags = {f"{name}.c": model_flags} | dict.fromkeys(RUNTIME_SOURCES, runtime_flags)
     headers = [folder / f"{name}.h", folder / "kaoken_runtime.h"]
     contents = [p.read_bytes() for p in (*headers, *(folder / source for source in flags))]

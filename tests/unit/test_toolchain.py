@@ -1,22 +1,25 @@
 """Finding compilers, building libraries, the cache of built ones, and the output folder."""
 
-import shutil
-import sys
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kaoken.backend import toolchain
 from kaoken.backend.cache import cache_directory, content_key
+from kaoken.backend.loader import Library
+from kaoken.backend.machine import TargetMachine
 from kaoken.backend.package import check_output, output_folder
 from kaoken.backend.toolchain import find_compiler, run_compiler
+from kaoken.compiled_model import CompiledModel
 from kaoken.errors import KaokenError
-from tests.unit.tiny_model import write_tiny
+from tests.unit.tiny_model import expected, inputs, write_tiny
 
 
 def test_a_compiler_is_found() -> None:
     compiler = find_compiler()
-    assert compiler.family in ("gcc", "clang")
+    assert compiler.family in ("gcc", "clang", "zig")
     assert compiler.version
 
 
@@ -75,9 +78,12 @@ def test_keys_tell_where_parts_end() -> None:
     assert content_key(["ab", "c"]) != content_key(["a", "bc"])
 
 
-@pytest.mark.skipif(shutil.which("zig") is None and "ziglang" not in sys.modules, reason="no zig")
-def test_zig(tmp_path: Path) -> None:
-    write_tiny(tmp_path / "tiny", cc="zig")
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no zig")
+@pytest.mark.parametrize("target", ["generic", "native"])
+def test_zig(tmp_path: Path, target: str) -> None:
+    write_tiny(tmp_path / "tiny", cc="zig", machine=TargetMachine.parse(target))
+    model = CompiledModel(Library(tmp_path / "tiny"))
+    np.testing.assert_array_equal(model(**inputs(5))["y"], expected(inputs(5)["x"])[0])
 
 
 def test_older_package_is_replaced(tmp_path: Path) -> None:
