@@ -70,17 +70,8 @@ def import_module(
     Raises KaokenError when torch cannot export it, when an open size has no maximum, and when
     the module calls ops that kaoken does not know (all of them at once).
     """
-    import torch
-
     kwargs = dict(kwargs or {})
-    with quietly():
-        try:
-            program = torch.export.export(
-                module, tuple(args), kwargs, dynamic_shapes=dynamic_shapes, strict=False
-            )
-        except Exception as error:
-            reason = _first_line(error)
-            raise KaokenError(f"torch.export cannot export the module: {reason}") from error
+    program = _export(module, tuple(args), kwargs, dynamic_shapes)
     names = given_names(program, module, args, kwargs, dynamic_shapes)
     return import_exported(program, name or type(module).__name__, names)
 
@@ -321,6 +312,38 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
+
+
+def _export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    import torch
+    from torch.fx.experimental import _config
+
+    patch: Any = _config.patch  # pyright: ignore[reportAttributeAccessIssue]
+    first: Exception | None = None
+    # torch guards that sizes such as `tokens - 1` are not 1, where it could broadcast; the second
+    # try takes it on trust that open sizes broadcast with their equals alone.
+    for trusting in (False, True):
+        with quietly(), patch(backed_size_oblivious=trusting):
+            try:
+                return torch.export.export(
+                    module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
+                )
+            except Exception as error:
+                first = first or error
+        if "Constraints violated" not in str(first):
+            break
+    assert first is not None
+    reason = _export_reason(first)
+    raise KaokenError(f"torch.export cannot export the module: {reason}") from first
+
+
+def _export_reason(error: Exception) -> str:
+    """The first line of torch's error, with the constraints it lists below."""
+    details = [line.strip(" -") for line in str(error).splitlines() if line.startswith("  - ")]
+    first = _first_line(error).partition(" For more information")[0]
+    return " ".join([first, *details])
 
 
 def _first_line(error: Exception) -> str:

@@ -28,18 +28,15 @@ def require_known(program: ExportedProgram) -> ExportedProgram:
 
     Raises KaokenError that lists all ops for which that fails, each with the user's line.
     """
+    from torch._decomp import decomposition_table
     from torch.export import default_decompositions
 
     for _ in range(_MAX_ROUNDS):
-        unknown = _unknown_nodes(program)
+        unknown = {node.target for node in _unknown_nodes(program)}
         if not unknown:
             return program
-        table = default_decompositions()
-        chosen: dict[Any, Any] = {
-            n.target: table[n.target]  # pyright: ignore[reportArgumentType]
-            for n in unknown
-            if n.target in table
-        }
+        table: dict[Any, Any] = {**decomposition_table, **default_decompositions()}
+        chosen: dict[Any, Any] = {target: table[target] for target in unknown if target in table}
         if not chosen:
             break
         program = program.run_decompositions(chosen)

@@ -200,6 +200,11 @@ def log2(g: Importer, x: SSAValue) -> SSAValue:
     return div(g, g.elementwise(F.LOG, *g.floats(x)), math.log(2))
 
 
+@aten("log10")
+def log10(g: Importer, x: SSAValue) -> SSAValue:
+    return div(g, g.elementwise(F.LOG, *g.floats(x)), math.log(10))
+
+
 @aten("exp2")
 def exp2(g: Importer, x: SSAValue) -> SSAValue:
     return g.elementwise(F.EXP, mul(g, x, math.log(2)))

@@ -119,6 +119,48 @@ def _norm(
     return g.reshape(g.make(op, [flat, weight, *rows[1:]], {"eps": float_attr(eps)}), shape)
 
 
+@aten("batch_norm")
+def batch_norm(
+    g: Importer,
+    x: SSAValue,
+    weight: SSAValue | None,
+    bias: SSAValue | None,
+    mean: SSAValue | None,
+    variance: SSAValue | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> SSAValue:
+    if training or mean is None or variance is None:
+        raise KaokenError("batch_norm in training mode: call module.eval() first")
+    after = (ONE,) * (g.rank(x) - 2)
+    columns = [
+        None if v is None else g.reshape(v, (*g.shape(v), *after))
+        for v in (mean, variance, weight, bias)
+    ]
+    middle, spread, scale, shift = columns
+    assert middle is not None
+    assert spread is not None
+    factor = g.elementwise(F.RSQRT, add(g, spread, eps))
+    result = mul(g, sub(g, x, middle), factor if scale is None else mul(g, factor, scale))
+    return result if shift is None else add(g, result, shift)
+
+
+@aten("_native_batch_norm_legit_no_training")
+def native_batch_norm(
+    g: Importer,
+    x: SSAValue,
+    weight: SSAValue | None,
+    bias: SSAValue | None,
+    mean: SSAValue,
+    variance: SSAValue,
+    momentum: float,
+    eps: float,
+) -> list[SSAValue | None]:
+    return [batch_norm(g, x, weight, bias, mean, variance, False, momentum, eps), None, None]
+
+
 @aten("embedding")
 def embedding(g: Importer, table: SSAValue, indices: SSAValue, *_: Any, **__: Any) -> SSAValue:
     return g.make(EmbeddingOp, [table, indices])
