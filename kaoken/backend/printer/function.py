@@ -88,7 +88,7 @@ class FunctionPrinter:
         """A line of C, broken at spaces where it is long."""
         indent = "    " * self._depth
         while len(indent) + len(text) > _LINE_LENGTH:
-            at = text.rfind(" ", 0, _LINE_LENGTH - len(indent) + 1)
+            at = break_at(text, _LINE_LENGTH - len(indent))
             if at <= 0:
                 break
             self.lines.append(indent + text[:at])
@@ -248,6 +248,20 @@ class FunctionPrinter:
             const = "const " if value in self.module.constants else ""
             return f"{const}{scalar_type(element_type(value))} *"
         return f"{scalar_type(value.type)} "
+
+
+def break_at(text: str, width: int) -> int:
+    """Where to break C text: outside as many brackets as possible, after commas, far right.
+
+    Gives 0 where there is no space to break at.
+    """
+    best, best_rank, depth = 0, 2 * len(text), 0
+    for at, character in enumerate(text[: width + 1]):
+        depth += (character in "([{") - (character in ")]}")
+        rank = 2 * depth + (text[at - 1] != ",")
+        if character == " " and at > width // 3 and rank <= best_rank:
+            best, best_rank = at, rank
+    return best
 
 
 def filled_lines(words: Sequence[str], width: int) -> list[str]:

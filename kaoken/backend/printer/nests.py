@@ -249,11 +249,7 @@ class NestPrinter:
         lanes = self.registers.lanes
         self.index[dim] = str(self.nest.shape[dim] // lanes)
         self.tail = self.nest.shape[dim] % lanes
-        if self.index[dim] == "0":
-            self._level(depth + 1)
-        else:
-            with self.p.braces(""):
-                self._level(depth + 1)
+        self._level(depth + 1)
         self.tail = 0
 
     def _preload(self, depth: int) -> None:

@@ -85,7 +85,7 @@ def _affine_for(p: FunctionPrinter, op: affine.ForOp) -> None:
 
 
 def _scf_for(p: FunctionPrinter, op: scf.ForOp) -> None:
-    _for(p, op, p.stable(op.lb), p.stable(op.ub), p.stable(op.step))
+    _for(p, op, p.stable(op.lb), p.stable(op.ub), p.atom(op.step))
 
 
 def _for(
@@ -315,7 +315,7 @@ def _get_global(p: FunctionPrinter, op: memref.GetGlobalOp) -> None:
 
 def _weight(p: FunctionPrinter, op: kaoken_loop.WeightOp) -> None:
     offset = p.module.weight_offset(op.key.data, memref_type(op.result))
-    p.define(op.result, f"({p.c_type(op.result)})({add('weights', str(offset))})")
+    p.define(op.result, unary(f"({p.c_type(op.result)})", add("weights", str(offset))))
 
 
 def _view(p: FunctionPrinter, op: kaoken_loop.ViewOp) -> None:

@@ -56,15 +56,19 @@ def _assign(p: FunctionPrinter, storage: Storage, value: SSAValue) -> None:
 
 def assign_vectors(p: FunctionPrinter, pairs: Sequence[tuple[SSAValue, SSAValue]]) -> None:
     """All assignments of a yield at once: what one overwrites, another may still read."""
-    targets = {p.placement.storage[t] for t, _ in pairs}
-    for target, value in pairs:
-        own, source = p.placement.storage[target], p.placement.storage.get(value)
-        if source is not own and source in targets:
-            copy = replace(own, name=None, hint="next")
-            _assign(p, copy, value)
-            p.placement.storage[value] = copy
-    for target, value in pairs:
-        assign_vector(p, target, value)
+    places = p.placement.storage
+    moves = [(places[t], v) for t, v in pairs if places.get(v) is not places[t]]
+    targets = {storage for storage, _ in moves}
+    held = {v: _hold(p, v) for _, v in moves if places.get(v) in targets}
+    places |= held
+    for storage, value in moves:
+        _assign(p, storage, value)
+
+
+def _hold(p: FunctionPrinter, value: SSAValue) -> Storage:
+    copy = replace(p.placement.storage[value], name=None, hint="next")
+    _assign(p, copy, value)
+    return copy
 
 
 def print_extract(p: FunctionPrinter, op: vector.ExtractOp) -> None:

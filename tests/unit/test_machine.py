@@ -1,0 +1,65 @@
+"""Targets by name, their features and flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from kaoken.backend.machine import TargetMachine, cpu_flags
+from kaoken.backend.targets import all_targets
+from kaoken.errors import KaokenError
+
+
+@pytest.mark.parametrize(
+    "name", ["generic", "x86-64-v3", "x86-64-v4", "x86-64-v4+vnni", "x86-64-v4+vnni+bf16"]
+)
+def test_parse_gives_its_name_back(name: str) -> None:
+    assert TargetMachine.parse(name).name == name
+
+
+def test_features_have_one_order() -> None:
+    machine = TargetMachine.parse("x86-64-v4+bf16+vnni")
+    assert machine == TargetMachine.parse("x86-64-v4+vnni+bf16")
+    assert {"avx512_vnni", "avx512_bf16"} <= set(machine.cpu_flags)
+    assert "-mavx512bf16" in machine.compiler_flags("gcc")
+
+
+def test_lanes() -> None:
+    assert TargetMachine.parse("generic").lanes() == 1
+    assert TargetMachine.parse("x86-64-v3").lanes(32) == 8
+    assert TargetMachine.parse("x86-64-v4").lanes(16) == 32
+    assert TargetMachine.parse("x86-64-v4").lane_count == 16
+
+
+def test_unknown_target_lists_the_known() -> None:
+    with pytest.raises(
+        KaokenError, match=r"unknown target 'arm'; known targets: generic, "
+    ):
+        TargetMachine.parse("arm")
+
+
+def test_unknown_feature_lists_the_known() -> None:
+    with pytest.raises(KaokenError, match=r"no feature 'amx'; known features: vnni, bf16"):
+        TargetMachine.parse("x86-64-v4+amx")
+
+
+def test_clang_keeps_whole_registers() -> None:
+    for family in ("clang", "zig"):
+        flags = TargetMachine.parse("x86-64-v4").compiler_flags(family)
+        assert "-mprefer-vector-width=512" in flags
+    with pytest.raises(KaokenError, match="unknown compiler family 'msvc'"):
+        TargetMachine.parse("generic").compiler_flags("msvc")
+
+
+def test_native_is_what_this_cpu_runs() -> None:
+    machine = TargetMachine.parse("native")
+    assert machine is TargetMachine.native()
+    assert cpu_flags().issuperset(machine.cpu_flags)
+    assert machine.l1_bytes > 0
+    assert TargetMachine.parse(machine.name) == machine
+
+
+def test_every_target_describes_itself() -> None:
+    assert {"generic", "x86-64-v3", "x86-64-v4"} <= set(all_targets())
+    for name, target in all_targets().items():
+        assert target.name == name
+        assert target.vector_registers > 0
