@@ -18,7 +18,6 @@ import numpy as np
 
 from kaoken import output_tree
 from kaoken.backend.loader import Context, Library, Tensor
-from kaoken.dialect.dims import Dim
 from kaoken.errors import KaokenError
 
 _USUAL_DEFAULTS = {"attention_mask": 1}
@@ -136,22 +135,13 @@ class CompiledModel:
     def _solve(self, given: Sequence[tuple[Tensor, np.ndarray]]) -> dict[str, int]:
         """The value of each symbol; KaokenError when sizes contradict each other or a maximum."""
         sizes: dict[str, int] = {}
-        origin: dict[str, str] = {}
-        compound: list[tuple[Tensor, int, int]] = []
         for spec, array in given:
-            for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
-                if (symbol := _symbol(dim)) is None:
-                    compound.append((spec, axis, size))
-                elif sizes.setdefault(symbol, size) != size:
-                    raise KaokenError(
-                        f"{symbol} is {size} in {spec.name}, but {sizes[symbol]} in "
-                        f"{origin[symbol]}"
-                    )
-                else:
-                    origin.setdefault(symbol, spec.name)
+            for wanted, size in zip(spec.shape, array.shape, strict=True):
+                if isinstance(wanted, str) and sizes.setdefault(wanted, size) != size:
+                    raise KaokenError(_contradiction(wanted, given))
         self._check_limits(sizes)
-        for spec, axis, size in compound:
-            _check_size(spec, axis, size, sizes)
+        for spec, array in given:
+            _check_shape(spec, array, sizes)
         return sizes
 
     def _check_limits(self, sizes: Mapping[str, int]) -> None:
@@ -183,8 +173,9 @@ class CompiledModel:
             raise KaokenError(f"{self.name} has {len(specs)} outputs, but out has {len(given)}")
         arrays = [_as_array(spec, v, copy=False) for spec, v in zip(specs, given, strict=True)]
         for spec, array in zip(specs, arrays, strict=True):
-            for axis, size in enumerate(array.shape):
-                _check_size(spec, axis, size, sizes)
+            _check_shape(spec, array, sizes)
+            if not array.flags.writeable:
+                raise KaokenError(f"{spec.name}: the output's array cannot be written")
         return arrays
 
     def _answer(self, outputs: Sequence[np.ndarray], torch: Any) -> Any:
@@ -240,11 +231,11 @@ def _as_array(spec: Tensor, value: Any, copy: bool = True) -> np.ndarray:
         raise KaokenError(
             f"{spec.name}: expected {len(spec.shape)} dimensions {spec.text}, got {array.ndim}"
         )
-    if array.flags.c_contiguous:
+    if array.flags.carray or (array.flags.c_contiguous and array.flags.aligned):
         return array
     if not copy:
-        raise KaokenError(f"{spec.name}: bind needs a contiguous array")
-    return np.ascontiguousarray(array)
+        raise KaokenError(f"{spec.name}: bind needs a contiguous, aligned array")
+    return array.copy("C")
 
 
 def _from_tensor(spec: Tensor, value: Any) -> np.ndarray:
@@ -273,36 +264,41 @@ def _bfloat16() -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16)
 
 
-def _symbol(dim: Dim) -> str | None:
-    """The name of a size that is just a symbol."""
-    if len(dim.terms) == 1:
-        (monomial, coefficient) = dim.terms[0]
-        if coefficient == 1 and len(monomial) == 1:
-            return monomial[0]
-    return None
+def _contradiction(symbol: str, given: Sequence[tuple[Tensor, np.ndarray]]) -> str:
+    """Which two inputs give a symbol different values."""
+    found = [
+        (size, spec.name)
+        for spec, array in given
+        for wanted, size in zip(spec.shape, array.shape, strict=True)
+        if wanted == symbol
+    ]
+    first, name = found[0]
+    other, other_name = next(pair for pair in found if pair[0] != first)
+    return f"{symbol} is {other} in {other_name}, but {first} in {name}"
 
 
-def _check_size(spec: Tensor, axis: int, size: int, sizes: Mapping[str, int]) -> None:
+def _check_shape(spec: Tensor, array: np.ndarray, sizes: Mapping[str, int]) -> None:
     try:
-        expected = spec.shape[axis].evaluate(sizes)
+        wanted = spec.sizes(sizes)
     except KeyError as error:
         raise KaokenError(f"no input says what {error.args[0]} is") from None
-    if size != expected:
-        raise KaokenError(
-            f"{spec.name}: dimension {axis} of {spec.text} is {size}, expected {expected}"
-        )
+    for axis, (size, expected) in enumerate(zip(array.shape, wanted, strict=True)):
+        if size != expected:
+            raise KaokenError(
+                f"{spec.name}: dimension {axis} of {spec.text} is {size}, expected {expected}"
+            )
 
 
 def _default(spec: Tensor, sizes: Mapping[str, int]) -> np.ndarray:
     fill = _USUAL_DEFAULTS.get(spec.name) if spec.default is None else spec.default
     if fill is None:
         raise KaokenError(f"the input {spec.name} is missing")
-    return np.full([dim.evaluate(sizes) for dim in spec.shape], fill, spec.dtype)
+    return np.full(spec.sizes(sizes), fill, spec.dtype)
 
 
 def _empty(spec: Tensor, sizes: Mapping[str, int]) -> np.ndarray:
-    return np.empty([dim.evaluate(sizes) for dim in spec.shape], spec.dtype)
+    return np.empty(spec.sizes(sizes), spec.dtype)
 
 
 def _addresses(arrays: Sequence[np.ndarray]) -> list[int]:
-    return [array.ctypes.data for array in arrays]
+    return [array.__array_interface__["data"][0] for array in arrays]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,20 @@ class Tensor:
 
     name: str
     dtype: np.dtype
-    shape: tuple[Dim, ...]
+    shape: tuple[int | str | Dim, ...]
+    """Numbers, symbols, and what is made of symbols."""
     default: float | None = None
 
     @property
     def text(self) -> str:
         return f"[{', '.join(map(str, self.shape))}]"
+
+    def sizes(self, symbols: Mapping[str, int]) -> list[int]:
+        """The shape as numbers; KeyError names a symbol without a value."""
+        return [
+            symbols[s] if isinstance(s, str) else s if isinstance(s, int) else s.evaluate(symbols)
+            for s in self.shape
+        ]
 
 
 class Library:
@@ -128,8 +136,12 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def _tensor(entry: dict[str, Any]) -> Tensor:
-    shape = tuple(map(Dim.of, entry["shape"]))
+    shape = tuple(size if _is_plain(size) else Dim.of(size) for size in entry["shape"])
     return Tensor(entry["name"], _dtype(entry["dtype"]), shape, entry.get("default"))
+
+
+def _is_plain(size: int | str) -> bool:
+    return isinstance(size, int) or size.isidentifier()
 
 
 def _dtype(name: str) -> np.dtype:

@@ -37,6 +37,13 @@ def test_strided_arrays_are_copied(model: CompiledModel) -> None:
     np.testing.assert_array_equal(model(x, inputs(5)["ids"])["y"], expected(x)[0])
 
 
+def test_unaligned_arrays_are_copied(model: CompiledModel) -> None:
+    memory = np.zeros(5 * 4 * 4 + 1, np.uint8)[1:]
+    x = memory.view(np.float32).reshape(5, 4)
+    x[:] = inputs(5)["x"]
+    np.testing.assert_array_equal(model(x, inputs(5)["ids"])["y"], expected(x)[0])
+
+
 def test_results_are_not_overwritten_by_the_next_call(model: CompiledModel) -> None:
     first = model(**inputs(5))["y"]
     before = first.copy()
@@ -100,12 +107,16 @@ def test_bound_call(model: CompiledModel) -> None:
 
 def test_bound_call_checks_once(model: CompiledModel) -> None:
     arguments = inputs(5)
-    with pytest.raises(KaokenError, match="bind needs a contiguous array"):
+    with pytest.raises(KaokenError, match="bind needs a contiguous, aligned array"):
         model.bind(np.asfortranarray(arguments["x"]), arguments["ids"])
     with pytest.raises(KaokenError, match="has 2 outputs, but out has 1"):
         model.bind(**arguments, out=np.empty(5, np.float32))
     wrong = [np.empty((4, 4), np.float32), np.empty(5, np.float32)]
     with pytest.raises(KaokenError, match=r"y: dimension 0 of \[tokens, 4\] is 4, expected 5"):
+        model.bind(**arguments, out=wrong)
+    wrong = [np.empty((5, 4), np.float32), np.broadcast_to(np.float32(0), 5).copy()]
+    wrong[1].flags.writeable = False
+    with pytest.raises(KaokenError, match="z: the output's array cannot be written"):
         model.bind(**arguments, out=wrong)
 
 
