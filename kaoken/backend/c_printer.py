@@ -110,6 +110,7 @@ class _ModulePrinter:
         self.module = module
         self.machine = machine
         self.weights = _Weights()
+        self.functions: dict[str, CFunction] = {}
         functions = [op for op in module.ops if isinstance(op, func.FuncOp) and op.body.blocks]
         self.by_name = {f.sym_name.data: f for f in functions}
         self.order = self._reachable(functions)
@@ -125,8 +126,7 @@ class _ModulePrinter:
         code = prelude(body, self.machine)
         first, _, rest = code.partition("\n\n")
         code = f"{first}\n\n{header}{rest}\n{body}" if rest else f"{code}\n{header}{body}"
-        functions = {f.sym_name.data: self._c_function(f) for f in self.order}
-        return CSource(code, list(self.weights.placements.values()), functions)
+        return CSource(code, list(self.weights.placements.values()), self.functions)
 
     def _place_weights(self, function: func.FuncOp) -> None:
         for op in function.walk():
@@ -179,6 +179,9 @@ class _ModulePrinter:
         p = FunctionPrinter(self.state, function, STATEMENTS, print_nest)
         signature = self.state.signatures[function.sym_name.data]
         parameters = _name_parameters(p)
+        self.functions[function.sym_name.data] = CFunction(
+            signature.c_name, tuple(parameters), signature.uses_weights
+        )
         head = ["const unsigned char *weights"] if signature.uses_weights else []
         head += [str(parameter) for parameter in parameters]
         lines = _comment(function)
@@ -189,11 +192,6 @@ class _ModulePrinter:
         p.block(function.body.block)
         _void_unused_sizes(p)
         return "\n".join([*lines, "{", *p.lines, "}"])
-
-    def _c_function(self, function: func.FuncOp) -> CFunction:
-        signature = self.state.signatures[function.sym_name.data]
-        p = FunctionPrinter(self.state, function, STATEMENTS, print_nest)
-        return CFunction(signature.c_name, tuple(_name_parameters(p)), signature.uses_weights)
 
 
 def _is_private(function: func.FuncOp) -> bool:

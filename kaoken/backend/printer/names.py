@@ -29,10 +29,11 @@ class Names:
     """Names in nested scopes: a name may come again only where the older one is out of sight."""
 
     def __init__(self, reserved: Iterable[str] = ()):
-        self._scopes: list[set[str]] = [set(reserved)]
+        self._scopes: list[dict[str, int]] = [dict.fromkeys(reserved, 1)]
+        """For each name in a scope, how many of its kind there are: x, x_2, x_3."""
 
     def push(self) -> None:
-        self._scopes.append(set())
+        self._scopes.append({})
 
     def pop(self) -> None:
         self._scopes.pop()
@@ -40,9 +41,11 @@ class Names:
     def new(self, hint: str | None, fallback: str = "v") -> str:
         """A name in the innermost scope, close to the hint."""
         wanted = identifier(hint or fallback)
-        name, count = wanted, 1
-        while any(name in scope for scope in self._scopes):
+        name, count = wanted, max(scope.get(wanted, 0) for scope in self._scopes)
+        while count and (name == wanted or any(name in scope for scope in self._scopes)):
             count += 1
             name = f"{wanted}_{count}"
-        self._scopes[-1].add(name)
+        innermost = self._scopes[-1]
+        innermost[name] = 1
+        innermost[wanted] = max(count, 1)
         return name

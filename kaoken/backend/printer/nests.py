@@ -93,6 +93,11 @@ def _declaration(p: FunctionPrinter, storage: Storage, name: str) -> str:
     return f"{type_} {name}{''.join(f'[{n}]' for n in sizes)}"
 
 
+def _is_constant(storage: Storage) -> bool:
+    """Whether a value is one scalar that never changes."""
+    return not storage.dims and not storage.is_carried
+
+
 class NestPrinter:
     """Prints one nest; `leaf` adds to its innermost iterations."""
 
@@ -124,7 +129,8 @@ class NestPrinter:
         if any(not op.results for op in self.ops):
             self.p.flush_reads()
         for op in self.ops:
-            if op.results and (storage := self._stored(op.results[0])) is not None:
+            storage = self._stored(op.results[0]) if op.results else None
+            if storage is not None and not _is_constant(storage):
                 declare_storage(self.p, storage)
         spilled = [] if self.nest.unrolled else self._spill()
         self._level(0)
@@ -288,7 +294,9 @@ class NestPrinter:
         users = [u.operation for u in value.uses if u.operation in self.level]
         storage = self._stored(value)
         in_registers = self._at_registers(op)
-        if storage is not None:
+        if storage is not None and _is_constant(storage):
+            self.p.splats[value] = text = self._declare(value, text)
+        elif storage is not None:
             if users:
                 text = self._declare(value, text)
             place = self.place(storage, self.arrays.get(storage, storage.name))

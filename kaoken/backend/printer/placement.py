@@ -141,6 +141,7 @@ class Placement:
         if storage is None:
             storage = self._new_storage(result)
             storage.hint = result.name_hint or arg.name_hint or "acc"
+        storage.is_carried = True
         if share:
             self.storage[init] = storage
         self.storage[arg] = self.storage[result] = storage
@@ -170,7 +171,7 @@ class Placement:
                 nest = self.nests.get(op)
                 branches = isinstance(op, scf.IfOp | scf.IndexSwitchOp)
                 if branches or (nest is not None and self._leaves(result, nest)):
-                    self._new_storage(result)
+                    self._new_storage(result).is_carried = branches
 
     def _leaves(self, value: SSAValue, nest: TileNest) -> bool:
         return any(self.nests.get(use.operation) is not nest for use in value.uses)
