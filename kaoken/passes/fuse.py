@@ -18,6 +18,9 @@
     %qk = kaoken.linear %x, %w
     %q = kaoken.slice %qk <[0, 384]> {dim = 2}
     %k = kaoken.slice %qk <[384, 768]> {dim = 2}
+
+Sums with weights become biases, and products with numbers go into the weights. Linears that have
+a schedule stay as they are: fuse comes before choose-schedule.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from kaoken.dialect.attributes import (
     ShapeAttr,
 )
 from kaoken.dialect.base import KaokenOp, tensor_type
-from kaoken.dialect.canonicalization.layers import has_no_epilogue
+from kaoken.dialect.canonicalization.layers import absorb_bias, has_no_epilogue
 from kaoken.dialect.canonicalization.rules import (
     Replacement,
     Rule,
@@ -71,6 +74,7 @@ from kaoken.dialect.nn import (
     int_attr,
 )
 from kaoken.dialect.tensor import ConcatOp, ElementwiseOp, FullOp, SliceOp
+from kaoken.passes.baking.scales import fold_factor_after_linear
 
 _ACTIVATIONS: dict[type[Operation], Activation] = {
     ReluOp: Activation.RELU,
@@ -89,6 +93,8 @@ class FusePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         rules: list[RewritePattern] = [
             Rule(fuse_activation, ActivationOp),
+            Rule(fold_factor_after_linear, ElementwiseOp),
+            Rule(absorb_bias, ElementwiseOp),
             Rule(fuse_residual, ElementwiseOp),
         ]
         PatternRewriteWalker(GreedyRewritePatternApplier(rules)).rewrite_module(op)
@@ -99,6 +105,11 @@ class FusePass(ModulePass):
                     join_siblings(block)
 
 
+def _is_open(op: LinearOp) -> bool:
+    """Whether a linear may still change: it has no schedule and is not packed."""
+    return op.schedule is None and not op.is_packed
+
+
 def fuse_activation(op: ActivationOp) -> Replacement:
     """An activation of a linear that nothing else reads."""
     linear = sole_owner(op.input, LinearOp)
@@ -107,7 +118,7 @@ def fuse_activation(op: ActivationOp) -> Replacement:
         activation = Activation.GELU_TANH if tanh else Activation.GELU
     else:
         activation = _ACTIVATIONS.get(type(op))
-    if linear is None or activation is None or not has_no_epilogue(linear):
+    if linear is None or activation is None or not _is_open(linear) or not has_no_epilogue(linear):
         return None
     changed = {"activation": ActivationAttr(activation)}
     return [linear_like(linear, op.result.type, properties=changed)]
@@ -125,6 +136,7 @@ def fuse_residual(op: ElementwiseOp) -> Replacement:
         (linear, other)
         for value, other in ((op.inputs[1], op.inputs[0]), (op.inputs[0], op.inputs[1]))
         if (linear := sole_owner(value, LinearOp)) is not None
+        and _is_open(linear)
         and linear.residual is None
         and linear.norm.data is Norm.NONE
         and linear.parent is op.parent
@@ -145,7 +157,8 @@ def fuse_norms(block: Block) -> None:
     In pre-norm models only the last layer's output goes into a norm alone. Taking that one over
     would make the last layer unlike the others, so layers of one kind fuse all or none.
     """
-    linears = [op for op in block.ops if isinstance(op, LinearOp) and op.norm.data is Norm.NONE]
+    linears = [op for op in block.ops if isinstance(op, LinearOp) and _is_open(op)]
+    linears = [op for op in linears if op.norm.data is Norm.NONE]
     kinds = [(op.weight.type, op.residual is None, op.activation) for op in linears]
     norms = [_only_norm(op) for op in linears]
     mixed = {kind for kind, norm in zip(kinds, norms, strict=True) if norm is None}
@@ -198,7 +211,7 @@ def _sibling_groups(block: Block) -> list[list[LinearOp]]:
 
 
 def _can_join(op: LinearOp) -> bool:
-    is_plain = has_no_epilogue(op) and op.schedule is None and not op.is_packed
+    is_plain = has_no_epilogue(op) and _is_open(op)
     return is_plain and is_constant(op.weight) and (op.bias is None or is_constant(op.bias))
 
 

@@ -163,13 +163,8 @@ def _free_name(module: ModuleOp, name: str) -> str:
 
 def _name_arguments(window: Window, block: Block, prefix: Sequence[str]) -> None:
     """Weights are named after their keys, without what all keys share."""
-    taken: set[str] = set()
     for value, argument in zip(window.inputs, block.args, strict=True):
         name = value.name_hint or "x"
         if isinstance(value.owner, WeightOp):
-            own = value.owner.key.data.split(".")[len(prefix) :]
-            name = _identifier("_".join(own)) or "w"
-        if name in taken or name[0].isdigit():
-            name = f"{name}_{len(taken)}" if not name[0].isdigit() else f"w_{name}_{len(taken)}"
-        taken.add(name)
-        argument.name_hint = name
+            name = _identifier("_".join(value.owner.key.data.split(".")[len(prefix) :])) or "w"
+        argument.name_hint = f"w_{name}" if name[0].isdigit() else name
