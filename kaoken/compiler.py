@@ -67,6 +67,7 @@ def compile(
     out: str | Path | None = None,
     max_tokens: int = MAX_TOKENS,
     max_batch: int = MAX_BATCH,
+    head: str = "none",
     cc: str | None = None,
     progress: Progress = _silent,
 ) -> CompiledModel:
@@ -74,7 +75,9 @@ def compile(
 
     A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
     `.pt2` or a `.mlir`. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
-    a call may use; `out` the folder to write, by default one in kaoken's cache. Raises KaokenError.
+    a call may use; `schedule` the text or file of `kaoken.schedule.rules`; `head` what follows a
+    folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
+    kaoken's cache. Raises KaokenError.
     """
     from kaoken.backend.package import check_output, is_package
     from kaoken.frontend.load import load_model
@@ -89,6 +92,7 @@ def compile(
         dynamic_shapes=dynamic_shapes,
         max_batch=max_batch,
         max_tokens=max_tokens,
+        head=head,
     )
     folder = cached_folder(model, options) if out is None else Path(out)
     if out is not None or not is_package(folder):
@@ -141,6 +145,9 @@ def compile_module(
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
     ops = op_counts(module)
+    if options.schedule is not None:
+        progress("schedule")
+        apply_schedule(module, options.schedule)
     lower(module, machine, options.threads, progress)
     package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
     with output_folder(out) as draft:
@@ -152,6 +159,20 @@ def compile_module(
         if compiler is not None:
             progress("compile C")
             build_library(draft, interface.name, machine, compiler)
+
+
+def apply_schedule(module: ModuleOp, schedule: str | Path) -> None:
+    """Fuse the module's ops, and write the given schedules (`kaoken.schedule.rules`) on them."""
+    from xdsl.transforms.canonicalize import CanonicalizePass
+
+    from kaoken.passes.fuse import FusePass
+    from kaoken.schedule.rules import apply_rules
+    from kaoken.universe import make_context
+
+    context = make_context()
+    for one in (CanonicalizePass(), FusePass()):
+        one.apply(context, module)
+    apply_rules(module, schedule)
 
 
 def lower(
@@ -187,13 +208,21 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             str(module),
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
-            f"{options.dtype} {options.threads} {options.schedule}",
+            f"{options.dtype} {options.threads} {_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]
     )
     name = module.attributes.get("kaoken.name")
     stem = name.data if isinstance(name, StringAttr) else "model"
     return cache_directory("models") / key / stem
+
+
+def _schedule_text(schedule: str | Path | None) -> str:
+    if schedule is None:
+        return ""
+    from kaoken.schedule.rules import read_rules
+
+    return str(read_rules(schedule))
 
 
 def op_counts(module: ModuleOp) -> dict[str, int]:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,18 +31,18 @@ TOKENIZER_FILES = (
 
 
 def run_compile(
-    model: str,
+    model: Path,
     out: Path,
-    target: str,
+    emit: str,
+    options: CompileOptions,
     max_tokens: int,
     max_batch: int,
-    threads: int,
-    emit: str,
-    dtype: str,
-    schedule: Path | None,
-    cc: str | None,
+    head: str,
 ) -> None:
-    """Compile, and print what was written. KaokenError when anything is wrong."""
+    """Compile, and print what was written. KaokenError when anything is wrong.
+
+    What can be wrong with the options is found out before the work begins.
+    """
     from kaoken.backend.machine import TargetMachine
     from kaoken.backend.package import check_output
     from kaoken.backend.toolchain import find_compiler
@@ -49,16 +50,14 @@ def run_compile(
 
     if emit not in EMIT:
         raise KaokenError(f"unknown --emit {emit}: choose from {', '.join(EMIT)}")
-    TargetMachine.parse(target)
+    TargetMachine.parse(options.target)
     check_output(out)
-    if emit == "so":
-        find_compiler(cc)
-    options = CompileOptions(
-        target, dtype, threads, schedule, cc, emit == "so", tokenizer_files(Path(model))
-    )
+    if options.library:
+        find_compiler(options.cc)
+    options = replace(options, copied_files=tokenizer_files(model))
     with progress_line() as progress:
         progress("import")
-        module = load_model(model, max_tokens=max_tokens, max_batch=max_batch)
+        module = load_model(model, max_tokens=max_tokens, max_batch=max_batch, head=head)
         if emit == "mlir":
             _write_mlir(module, out, options)
         else:

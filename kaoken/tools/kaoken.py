@@ -54,8 +54,13 @@ def compile(
         typer.Option(help="How far to go: mlir (the imported model), c (C source), so (library)."),
     ] = "so",
     dtype: Annotated[str, typer.Option(help="Arithmetic and weights: f32.")] = "f32",
+    head: Annotated[
+        str,
+        typer.Option(help="What follows a folder's model: none, auto, mean-pool or sentence."),
+    ] = "none",
     schedule: Annotated[
-        Path | None, typer.Option(help="A schedule to use instead of the chosen one.")
+        Path | None,
+        typer.Option(help="A file of lines `op: directive, ...` in place of what kaoken chooses."),
     ] = None,
     cc: CC = None,
 ) -> None:
@@ -71,9 +76,11 @@ def compile(
 
     `kaoken compile model.mlir -o out --emit c`
     """
+    from kaoken.compiler import CompileOptions
     from kaoken.tools.compile_command import run_compile
 
-    run_compile(model, out, target, max_tokens, max_batch, threads, emit, dtype, schedule, cc)
+    options = CompileOptions(target, dtype, threads, schedule, cc, library=emit == "so")
+    run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
 
 @app.command()

@@ -15,6 +15,8 @@ from kaoken.tools.kaoken import print_json
 
 _FILL = {"token_type_ids": "type_ids", "input_ids": "ids", "attention_mask": "attention_mask"}
 """Input name to the attribute of a tokenizers.Encoding."""
+_SENTENCE = "sentence_embedding"
+"""The output of a sentence head."""
 
 
 def run_texts(folder: Path, texts: Sequence[str], threads: int | None, as_json: bool) -> None:
@@ -71,7 +73,9 @@ def _embed_batch(model: CompiledModel, encodings: Sequence[Any]) -> np.ndarray:
         for spec in model.manifest["inputs"]
     }
     mask = np.array([e.attention_mask for e in encodings], np.float32)
-    vectors = _pool(_tensors(model(**inputs)), mask)
+    names = [entry["name"] for entry in model.manifest["outputs"]]
+    outputs = dict(zip(names, _tensors(model(**inputs)), strict=True))
+    vectors = outputs.get(_SENTENCE, _pool(next(iter(outputs.values())), mask))
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
@@ -82,14 +86,14 @@ def _tensors(result: Any) -> list[np.ndarray]:
     return [value for value in values if isinstance(value, np.ndarray)]
 
 
-def _pool(outputs: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
+def _pool(output: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mean over each text's tokens, or what the model pooled itself."""
-    if outputs[0].ndim == 2:
-        return outputs[0]
-    if outputs[0].ndim != 3:
+    if output.ndim == 2:
+        return output
+    if output.ndim != 3:
         raise KaokenError("the model's first output is neither token nor sentence vectors")
     weights = mask[:, :, None]
-    return (outputs[0] * weights).sum(1) / np.maximum(weights.sum(1), 1)
+    return (output * weights).sum(1) / np.maximum(weights.sum(1), 1)
 
 
 def _print_similarities(texts: Sequence[str], similarities: np.ndarray) -> None:

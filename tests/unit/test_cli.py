@@ -95,6 +95,20 @@ def test_run_several_texts(compiled: Path, capsys: pytest.CaptureFixture[str]) -
     assert "3. a cat sat" in capsys.readouterr().out
 
 
+def test_sentence_head(
+    checkpoint: Path, compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model pools itself what `kaoken run` pools otherwise."""
+    out = str(tmp_path / "sentence")
+    assert kaoken("compile", str(checkpoint), "-o", out, "--head", "sentence") == 0
+    found = []
+    for folder in (out, str(compiled)):
+        capsys.readouterr()
+        assert kaoken("run", folder, "-t", "a cat sat", "-t", "dog", "--json") == 0
+        found.append(json.loads(capsys.readouterr().out)["embeddings"])
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
+
+
 def test_long_texts_are_cut(compiled: Path) -> None:
     assert kaoken("run", str(compiled), "-t", "a cat " * 100) == 0
 
