@@ -49,6 +49,7 @@ KAOKEN_UNIVERSE = Universe(
     all_passes=dict(
         [
             _pass("fuse"),
+            _pass("quantize"),
             _pass("choose-schedule"),
             _pass("bake"),
             _pass("outline"),

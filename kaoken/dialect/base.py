@@ -83,9 +83,12 @@ class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
     ) -> Self:
         """Build the op with the result type that its operands and properties imply.
 
-        Raises VerifyException when they do not fit together.
+        Optional operands at the end may be left out. Raises VerifyException when they do not
+        fit together.
         """
         present = {k: v for k, v in (properties or {}).items() if v is not None}
+        missing = len(cls.get_irdl_definition().operands) - len(operands)
+        operands = [*operands, *([None] * missing)]
 
         def build(type_: TensorType[Attribute]) -> Self:
             return cls.build(operands=operands, properties=present, result_types=[type_])

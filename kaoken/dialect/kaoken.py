@@ -12,11 +12,12 @@ from kaoken.dialect.attributes import (
     ShapeAttr,
 )
 from kaoken.dialect.nn import NN_OPS
+from kaoken.dialect.quant import QUANT_OPS
 from kaoken.dialect.tensor import TENSOR_OPS
 
 Kaoken = Dialect(
     "kaoken",
-    [*NN_OPS, *TENSOR_OPS],
+    [*NN_OPS, *QUANT_OPS, *TENSOR_OPS],
     [
         ActivationAttr,
         ApproximationAttr,

@@ -8,8 +8,18 @@ iterations are `parallel` or a `reduction`, whose order the compiler may change.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from xdsl.dialects.builtin import IndexType, IntegerAttr, MemRefType, StringAttr, i64
-from xdsl.ir import Attribute, Dialect, ParametrizedAttribute, SSAValue, TypeAttribute
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import (
+    Attribute,
+    Dialect,
+    ParametrizedAttribute,
+    SpacedOpaqueSyntaxAttribute,
+    SSAValue,
+    TypeAttribute,
+)
 from xdsl.irdl import (
     IRDLOperation,
     ParsePropInAttrDict,
@@ -71,9 +81,7 @@ class ViewOp(IRDLOperation):
 
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format = (
-        "$source (`plus` $extra^)? attr-dict `:` type($source) `->` type($result)"
-    )
+    assembly_format = "$source (`plus` $extra^)? attr-dict `:` type($source) `->` type($result)"
 
     def __init__(
         self, source: SSAValue, type_: Attribute, offset: int = 0, extra: SSAValue | None = None
@@ -126,6 +134,70 @@ class BarrierOp(IRDLOperation):
         super().__init__(operands=[team])
 
 
+@irdl_op_definition
+class ConvertOp(IRDLOperation):
+    """A conversion between number types, of scalars or of vectors of any rank.
+
+    Floats become integers by rounding halves to even and saturating; bf16 rounds likewise.
+    (xDSL 0.74 verifies arith's conversions on scalars alone.)
+    """
+
+    name = "kaoken_loop.convert"
+
+    input = operand_def()
+    result = result_def()
+
+    traits = traits_def(Pure())
+    assembly_format = "$input attr-dict `:` type($input) `to` type($result)"
+
+    def __init__(self, input_: SSAValue, type_: Attribute):
+        super().__init__(operands=[input_], result_types=[type_])
+
+
+class DotKind(StrEnum):
+    """What a packed 32-bit word holds: four products of ui8 and i8, or two of bf16."""
+
+    UI8_I8 = "ui8_i8"
+    BF16 = "bf16"
+
+
+@irdl_attr_definition
+class DotKindAttr(EnumAttribute[DotKind], SpacedOpaqueSyntaxAttribute):
+    name = "kaoken_loop.dot_kind"
+
+
+@irdl_op_definition
+class DotOp(IRDLOperation):
+    """`acc` plus the products of the numbers that two i32 words hold, lane by lane.
+
+    With `ui8_i8` four unsigned bytes of lhs meet four signed ones of rhs, summed exactly in i32;
+    with `bf16` two pairs of bf16 are summed in f32.
+    """
+
+    name = "kaoken_loop.dot"
+
+    kind = prop_def(DotKindAttr)
+    lhs = operand_def()
+    rhs = operand_def()
+    acc = operand_def()
+    result = result_def()
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$kind $lhs `,` $rhs `,` $acc attr-dict "
+        "`:` type($lhs) `,` type($rhs) `,` type($acc) `->` type($result)"
+    )
+
+    def __init__(self, kind: DotKind, lhs: SSAValue, rhs: SSAValue, acc: SSAValue):
+        super().__init__(
+            operands=[lhs, rhs, acc],
+            properties={"kind": DotKindAttr(kind)},
+            result_types=[acc.type],
+        )
+
+
 KaokenLoop = Dialect(
-    "kaoken_loop", [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp], [TeamType]
+    "kaoken_loop",
+    [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp, ConvertOp, DotOp],
+    [TeamType, DotKindAttr],
 )

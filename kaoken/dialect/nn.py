@@ -7,7 +7,10 @@ from xdsl.dialects.builtin import (
     FloatAttr,
     IntegerAttr,
     IntegerType,
+    Signedness,
     StringAttr,
+    bf16,
+    f32,
     f64,
     i1,
     i64,
@@ -36,6 +39,10 @@ from kaoken.dialect.attributes import (
 )
 from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, type_shape, unify
 from kaoken.dialect.dims import Dim
+
+UI8 = IntegerType(8, Signedness.UNSIGNED)
+NARROW = (bf16, UI8)
+"""The element types of inputs that a linear layer sums in a wider type."""
 
 
 @irdl_op_definition
@@ -66,8 +73,12 @@ class LinearOp(KaokenOp):
     """`norm(activation(input @ weight.T + bias) + residual)` over the last dimension.
 
     weight is [N, K] as PyTorch stores it, or packed by `bake` into panels [ceil(N/R), K, R]
-    padded with zeros, where R is the schedule's panel width. N is the bias's size, or where
-    there is none the result's last size.
+    padded with zeros, where R is the schedule's panel width; `out_features` then says N.
+
+    Inputs and weights may be f32, or both bf16, summed in f32. Or the input is ui8 with the zero
+    point 128 and one `input_scale` a row, the weight i8 with one `weight_scale` a column; the
+    products are summed exactly in i32. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of
+    i8 fours, [ceil(N/R), 1 + K/4, R, 4], after -128 times the column's sum as i32.
     """
 
     name = "kaoken.linear"
@@ -78,6 +89,8 @@ class LinearOp(KaokenOp):
     residual = opt_operand_def(AnyTensor)
     norm_weight = opt_operand_def(AnyTensor)
     norm_bias = opt_operand_def(AnyTensor)
+    input_scale = opt_operand_def(AnyTensor)
+    weight_scale = opt_operand_def(AnyTensor)
 
     activation = prop_def(ActivationAttr, default_value=ActivationAttr(Activation.NONE))
     norm = prop_def(NormAttr, default_value=NormAttr(Norm.NONE))
@@ -92,12 +105,14 @@ class LinearOp(KaokenOp):
         "(`residual` $residual^ `:` type($residual))? "
         "(`norm_weight` $norm_weight^ `:` type($norm_weight))? "
         "(`norm_bias` $norm_bias^ `:` type($norm_bias))? "
+        "(`input_scale` $input_scale^ `:` type($input_scale))? "
+        "(`weight_scale` $weight_scale^ `:` type($weight_scale))? "
         "attr-dict `:` type($input) `,` type($weight) `->` type($result)"
     )
 
     @property
     def is_packed(self) -> bool:
-        return tensor_type(self.weight).get_num_dims() == 3
+        return tensor_type(self.weight).get_num_dims() > 2
 
     @property
     def n(self) -> int:
@@ -107,15 +122,20 @@ class LinearOp(KaokenOp):
     @property
     def k(self) -> int:
         """How many inputs a row has."""
-        return tensor_type(self.weight).get_shape()[1]
+        return tensor_type(self.input).get_shape()[-1]
+
+    def infer_element_type(self) -> Attribute:
+        element = tensor_type(self.input).element_type
+        return f32 if element in NARROW else element
 
     def infer_shape(self, *operands: Shape) -> Shape:
         x, w = operands[0], operands[1]
         if not x:
             raise VerifyException("input needs at least one dimension")
-        if len(w) not in (2, 3):
+        if len(w) not in (2, 3, 4):
             raise VerifyException("weight is [N, K], or [N/R, K, R] when packed")
-        unify(x[-1], w[1], "input's last size and weight's K")
+        if len(w) < 4:
+            unify(x[-1], w[1], "input's last size and weight's K")
         n = self._outputs(w)
         result = (*x[:-1], n)
         rest = list(operands[2:])
@@ -126,14 +146,21 @@ class LinearOp(KaokenOp):
         for vector, what in ((self.norm_weight, "norm_weight"), (self.norm_bias, "norm_bias")):
             if vector is not None:
                 _expect_vector(rest.pop(0), n, what)
+        self._verify_scales(rest, x[:-1], n)
         self._verify_norm()
         return result
 
+    def _verify_scales(self, scales: list[Shape], rows: Shape, n: Dim) -> None:
+        element = tensor_type(self.input).element_type
+        if (element == UI8) != (self.input_scale is not None) or len(scales) not in (0, 2):
+            raise VerifyException("input_scale and weight_scale belong to an input of ui8")
+        if scales:
+            _expect_shape(scales[0], rows, "input_scale")
+            _expect_vector(scales[1], n, "weight_scale")
+
     def _outputs(self, w: Shape) -> Dim:
         if self.out_features is None:
-            if len(w) == 3:
-                return w[0] * w[2]
-            return w[0]
+            return w[0] * w[2] if len(w) > 2 else w[0]
         n = Dim.of(self.out_features.value.data)
         if len(w) == 2:
             return unify(w[0], n, "weight's N and out_features")
@@ -298,9 +325,7 @@ class GeluOp(ActivationOp):
 
     name = "kaoken.gelu"
 
-    approximate = prop_def(
-        ApproximationAttr, default_value=ApproximationAttr(Approximation.NONE)
-    )
+    approximate = prop_def(ApproximationAttr, default_value=ApproximationAttr(Approximation.NONE))
 
     irdl_options = (ParsePropInAttrDict(),)
 

@@ -34,12 +34,15 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
 from kaoken.analysis.shapes import argument_name, bind_symbols
-from kaoken.dialect import nn, tensor
+from kaoken.dialect import nn, quant, tensor
 from kaoken.dialect.attributes import Activation, Approximation, Function, Norm, Reduction, Shape
 from kaoken.dialect.dims import DYNAMIC
 from kaoken.dtypes import dense_array, numpy_dtype
 from kaoken.errors import KaokenError
 from kaoken.weights import store_of
+
+ZERO_POINT = 128
+"""What stands for 0 in a quantised input."""
 
 Array = np.ndarray
 Arrays = tuple[Array, ...]
@@ -140,8 +143,13 @@ class KaokenFunctions(InterpreterFunctions):
 
         bias, residual = optional(op.bias), optional(op.residual)
         norm_weight, norm_bias = optional(op.norm_weight), optional(op.norm_bias)
-        weight = unpack_weight(args[1], op.n) if op.is_packed else args[1]
-        y = _wide(args[0]) @ _wide(weight).T
+        input_scale, weight_scale = optional(op.input_scale), optional(op.weight_scale)
+        weight = unpack_weight(args[1], op.n, op.k) if op.is_packed else args[1]
+        if input_scale is None or weight_scale is None:
+            y = _wide(args[0]) @ _wide(weight).T
+        else:
+            y = (args[0].astype(np.int32) - ZERO_POINT) @ weight.astype(np.int32).T
+            y = y * _wide(input_scale)[..., None] * _wide(weight_scale)
         y = _result(op, y if bias is None else y + _wide(bias))
         if op.activation.data is not Activation.NONE:
             y = _result(op, _ACTIVATIONS[op.activation.data](_wide(y)))
@@ -153,6 +161,17 @@ class KaokenFunctions(InterpreterFunctions):
             norm = layer_norm if op.norm.data is Norm.LAYER_NORM else rms_norm
             y = _result(op, norm(y, norm_weight, norm_bias, op.eps.value.data))
         return (y,)
+
+    @impl(quant.RowScaleOp)
+    def row_scale(self, interpreter: Interpreter, op: quant.RowScaleOp, args: Arrays) -> Arrays:
+        largest = np.abs(args[0]).max(-1).astype(np.float32)
+        return (np.maximum(largest * np.float32(1 / quant.LIMIT), np.float32(quant.LEAST_SCALE)),)
+
+    @impl(quant.QuantizeOp)
+    def quantize(self, interpreter: Interpreter, op: quant.QuantizeOp, args: Arrays) -> Arrays:
+        steps = np.rint(args[0] * (np.float32(1) / args[1])[..., None])
+        zero = op.zero_point.value.data
+        return ((np.clip(steps, -quant.LIMIT, quant.LIMIT) + zero).astype(_result_dtype(op)),)
 
     @impl(nn.MatmulOp)
     def matmul(self, interpreter: Interpreter, op: nn.MatmulOp, args: Arrays) -> Arrays:
@@ -345,10 +364,18 @@ def rms_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
     return y if bias is None else y + _wide(bias)
 
 
-def unpack_weight(panels: Array, n: int) -> Array:
-    """Panels [ceil(n/R), K, R] back to the weight [n, K]."""
-    count, k, width = panels.shape
-    return panels.transpose(0, 2, 1).reshape(count * width, k)[:n]
+def unpack_weight(panels: Array, n: int, k: int) -> Array:
+    """Panels of any element type (see kaoken.linear) back to the weight [n, k]."""
+    if panels.ndim == 3:
+        panels = panels[..., None]
+    if panels.dtype == np.int8:
+        panels = panels[:, 1:]
+    count, _, width, _ = panels.shape
+    return panels.transpose(0, 2, 1, 3).reshape(count * width, -1)[:n, :k]
+
+
+def _result_dtype(op: Operation) -> np.dtype:
+    return numpy_dtype(nn.tensor_type(op.results[0]).element_type)
 
 
 def _wide(x: Array) -> Array:

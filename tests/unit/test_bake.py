@@ -74,7 +74,7 @@ def test_pack_and_unpack(n: int, width: int) -> None:
     weight = np.random.default_rng(n).standard_normal((n, 5)).astype(np.float32)
     panels = pack(weight, width)
     assert panels.shape == (-(-n // width), 5, width)
-    np.testing.assert_array_equal(unpack_weight(panels, n), weight)
+    np.testing.assert_array_equal(unpack_weight(panels, *weight.shape), weight)
 
 
 @pytest.mark.parametrize("n", [1, 7, 33])

@@ -117,7 +117,7 @@ def test_packed_linear() -> None:
     panels = np.zeros((3, 8, 3), "f4")
     for n, row in enumerate(weight):
         panels[n // 3, :, n % 3] = row
-    np.testing.assert_array_equal(unpack_weight(panels, 7), weight)
+    np.testing.assert_array_equal(unpack_weight(panels, *weight.shape), weight)
     check(
         "kaoken.linear {}, {} {{out_features = 7}} : {t0}, {t1}",
         [X, panels],

@@ -33,7 +33,16 @@ from kaoken.dialect.tensor import BroadcastOp, FullOp, ReshapeOp
 Replacement = SSAValue | Sequence[Operation] | None
 Number = bool | int | float
 OpT = TypeVar("OpT", bound=KaokenOp)
-LINEAR_OPERANDS = ("input", "weight", "bias", "residual", "norm_weight", "norm_bias")
+LINEAR_OPERANDS = (
+    "input",
+    "weight",
+    "bias",
+    "residual",
+    "norm_weight",
+    "norm_bias",
+    "input_scale",
+    "weight_scale",
+)
 _LINEAR_PROPERTIES = ("activation", "norm", "eps", "out_features", "schedule")
 _SMALL_BYTES = 64
 

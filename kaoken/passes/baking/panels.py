@@ -1,7 +1,10 @@
 """Packing: weights of linear layers in panels of R columns, as the schedule's `panel(R)` says.
 
 [N, K] becomes [ceil(N / R), K, R]: the R weights that one vector register (or a few) multiplies
-with the same input lie side by side. Columns past N hold zeros.
+with the same input lie side by side. Columns past N hold zeros. Where a 32-bit lane takes two bf16
+or four i8 at once, these stand together: [ceil(N / R), K / 2, R, 2] and [ceil(N / R), 1 + K / 4, R,
+4]. The first of the latter's rows is -128 times the sum of each column, as i32: where the sum
+starts that takes the inputs with the zero point 128.
 """
 
 from __future__ import annotations
@@ -48,9 +51,19 @@ def _packed(weight: WeightOp, width: int, work: Workspace) -> WeightOp:
 
 
 def pack(weight: np.ndarray, width: int) -> np.ndarray:
-    """[N, K] to [ceil(N / width), K, width], padded with zeros."""
+    """[N, K] to panels of `width` columns, padded with zeros. K must fill the 32-bit lanes."""
     n, k = weight.shape
     count = -(-n // width)
     padded = np.zeros((count * width, k), weight.dtype)
     padded[:n] = weight
-    return np.ascontiguousarray(padded.reshape(count, width, k).transpose(0, 2, 1))
+    group = 4 // weight.itemsize
+    panels = padded.reshape(count, width, k // group, group).transpose(0, 2, 1, 3)
+    if weight.dtype == np.int8:
+        return np.concatenate([_starts(padded, width), panels], axis=1)
+    return np.ascontiguousarray(panels if group > 1 else panels[..., 0])
+
+
+def _starts(padded: np.ndarray, width: int) -> np.ndarray:
+    """-128 times each column's sum, [count, 1, width] of i32 seen as [count, 1, width, 4] of i8."""
+    sums = padded.sum(1, dtype=np.int32) * np.int32(-128)
+    return sums.reshape(-1, 1, width, 1).view(np.int8)
