@@ -66,8 +66,9 @@ def run_compile(
 
 
 def tokenizer_files(model: Path) -> tuple[Path, ...]:
-    """What the tokenizer of a Hugging Face folder is made of."""
-    return tuple(model / name for name in TOKENIZER_FILES if (model / name).is_file())
+    """What the tokenizer of a Hugging Face folder is made of, or that of a .mlir beside it."""
+    folder = model.parent if model.suffix == ".mlir" else model
+    return tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
 
 
 def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:
