@@ -13,8 +13,16 @@ from kaoken.backend.targets import all_targets
 from kaoken.backend.targets.base import TargetDescription
 from kaoken.errors import KaokenError
 
-COMMON_FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
-"""For every target. No contraction: where an fma is meant the code says so."""
+COMMON_FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-fwrapv",
+)
+"""For every target. No contraction: where an fma is meant the code says so. Integers wrap, as in
+the IR."""
 
 _GENERIC_LANES = 1
 

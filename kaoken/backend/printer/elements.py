@@ -6,7 +6,7 @@ here, plus a line in a target's instruction table where the CPU has an instructi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, math, vector
@@ -345,7 +345,7 @@ _TABLE: dict[type[Operation], Describe] = {
 
 
 def register_expression(
-    element: Element, operands: list[str], instructions: dict[str, str], lanes: int
+    element: Element, operands: list[str], instructions: Mapping[str, str], lanes: int
 ) -> str | None:
     """The C expression over whole registers, or None when the lanes must be taken one by one."""
     if (template := instructions.get(element.key)) is not None:

@@ -255,10 +255,11 @@ def break_at(text: str, width: int) -> int:
 
     Gives 0 where there is no space to break at.
     """
-    best, best_rank, depth = 0, 2 * len(text), 0
+    best, best_rank, depth = 0, 3 * len(text), 0
     for at, character in enumerate(text[: width + 1]):
         depth += (character in "([{") - (character in ")]}")
-        rank = 2 * depth + (text[at - 1] != ",")
+        beside = text[max(at - 1, 0) : at + 2]
+        rank = 3 * depth + (text[at - 1] != ",") + any(c in "*/" for c in beside)
         if character == " " and at > width // 3 and rank <= best_rank:
             best, best_rank = at, rank
     return best

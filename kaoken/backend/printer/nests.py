@@ -386,7 +386,7 @@ class NestPrinter:
         if not in_registers or self.registers.lanes == 1 or scalar_choice:
             return element.scalar(*operands)
         instructions = self.p.machine.instructions
-        text = register_expression(element, operands, dict(instructions), self.registers.lanes)
+        text = register_expression(element, operands, instructions, self.registers.lanes)
         return text if text is not None else self._by_lanes(op, element.result, element.scalar)
 
     def _by_lanes(self, op: Operation, short: str, scalar: Callable[..., str]) -> str:
