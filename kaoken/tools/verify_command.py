@@ -146,7 +146,6 @@ def compare_outputs(
 
 def _torch_model(path: Path) -> torch.nn.Module:
     from transformers import AutoModel
-
     from transformers.utils import logging
 
     logging.disable_progress_bar()
