@@ -23,8 +23,12 @@ lint: $(READY)  ## ruff and pyright only
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m pyright
 
-bench: $(BENCH_READY)  ## speed against PyTorch and ONNX Runtime, with fractions of the CPU's limit
-	$(PYTHON) -m bench
+bench: $(BENCH_READY)  ## speed against PyTorch and ONNX Runtime, and how cost grows
+	$(PYTHON) bench/compare.py minilm --tokens 128
+	$(PYTHON) bench/compare.py minilm --tokens 16
+	$(PYTHON) bench/compare.py bert-base --tokens 128
+	$(PYTHON) bench/compare.py bert-base --tokens 16
+	$(PYTHON) bench/scaling.py
 
 sweep: $(READY)  ## parity with PyTorch at every token count and batch; takes long
 	$(PYTHON) -m pytest -q -m sweep
