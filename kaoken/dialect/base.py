@@ -51,6 +51,9 @@ def unify(a: Dim, b: Dim, what: str) -> Dim:
     return b if a.constant is None and b.constant is not None else a
 
 
+Operand = SSAValue | Operation | Sequence[SSAValue | Operation] | None
+
+
 class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
     """An op on tensors without side effects: one result, `infer_shape` and `infer_element_type`."""
 
@@ -78,7 +81,7 @@ class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
     @classmethod
     def make(
         cls,
-        operands: Sequence[SSAValue | Operation | Sequence[SSAValue | Operation] | None],
+        operands: Sequence[Operand],
         properties: Mapping[str, Attribute | None] | None = None,
     ) -> Self:
         """Build the op with the result type that its operands and properties imply.
@@ -87,8 +90,7 @@ class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
         fit together.
         """
         present = {k: v for k, v in (properties or {}).items() if v is not None}
-        missing = len(cls.get_irdl_definition().operands) - len(operands)
-        operands = [*operands, *([None] * missing)]
+        operands = cls.all_operands(operands)
 
         def build(type_: TensorType[Attribute]) -> Self:
             return cls.build(operands=operands, properties=present, result_types=[type_])
@@ -97,6 +99,12 @@ class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
         inferred = draft.inferred_type()
         draft.drop_all_references()
         return build(inferred)
+
+    @classmethod
+    def all_operands(cls, operands: Sequence[Operand]) -> list[Operand]:
+        """The operands with None for the optional ones that are left out at the end."""
+        missing = len(cls.get_irdl_definition().operands) - len(operands)
+        return [*operands, *([None] * missing)]
 
     def inferred_type(self) -> TensorType[Attribute]:
         shapes = [type_shape(tensor_type(v), f"_{i}_") for i, v in enumerate(self.operands)]

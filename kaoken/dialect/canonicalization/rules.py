@@ -71,7 +71,11 @@ def like(
 ) -> OpT:
     """An op of some kind whose result has the type of `op`'s."""
     present = {k: v for k, v in (properties or {}).items() if v is not None}
-    return kind.build(operands=operands, properties=present, result_types=[op.results[0].type])
+    return kind.build(
+        operands=kind.all_operands(operands),
+        properties=present,
+        result_types=[op.results[0].type],
+    )
 
 
 def owner(value: SSAValue, kind: type[OpT]) -> OpT | None:

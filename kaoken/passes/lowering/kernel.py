@@ -77,10 +77,12 @@ class Kernel(Nest):
         value: SSAValue,
         shape: Shape | None = None,
         buffer: SSAValue | None = None,
+        element: Attribute | None = None,
     ) -> SSAValue:
-        """An argument for the buffer of a tensor, seen under `shape` where that is given."""
+        """An argument for the buffer of a tensor, seen as `shape` of `element` where given."""
         dims = self.shapes[value] if shape is None else shape
-        type_ = MemRefType(tensor_type(value).element_type, [d.static for d in dims])
+        element = element or tensor_type(value).element_type
+        type_ = MemRefType(element, [d.static for d in dims])
         argument = self._add(BufferArgument(value, type_, buffer), type_, name)
         if any(dim.constant is None for dim in dims[1:]):
             self._name_strides(dims)

@@ -4,34 +4,50 @@ parallel m: parallel n0: parallel n1:            # panels of the packed weight
   acc = bias[n]
   reduce k: acc += x[m, k] * w[n0, k, n1]
   y[m, n] = activation(acc) + residual[m, n]
+
+Narrow inputs are read as 32-bit words of two bf16 or four ui8, and k counts words. Sums of eight
+bits start at what the panel's first row says, and are scaled before the bias is added.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import f32
+from xdsl.dialects.builtin import bf16, f32, i32
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Activation
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
-from kaoken.dialect.nn import LinearOp, MatmulOp
+from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
+from kaoken.dialect.nn import NARROW, LinearOp, MatmulOp
+from kaoken.errors import KaokenError
 from kaoken.passes.literal import is_literal, lower_literal_linear
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.scalars import emit_activation
 
+WORD_BYTES = 4
+
+Factor = Callable[[Index], SSAValue]
+"""The weight (or word of weights) of one column that meets input k."""
+
 
 @dataclass(frozen=True)
-class _Buffers:
+class _Linear:
+    """The arguments of one linear kernel."""
+
     x: SSAValue
     weight: SSAValue
     bias: SSAValue | None
     residual: SSAValue | None
+    scales: tuple[SSAValue, SSAValue] | None
     y: SSAValue
     k: int
+    """Numbers, or words of narrow numbers, in a row of x."""
+    dot: DotKind | None
     activation: Activation
 
 
@@ -40,29 +56,24 @@ def lower_linear(op: LinearOp, kernel: Kernel) -> None:
     if is_literal(op):
         lower_literal_linear(op, kernel)
         return
-    activation = op.activation.data
-    suffix = "" if activation is Activation.NONE else f"_{activation}"
-    suffix += "" if op.residual is None else "_add"
-    kernel.name = f"linear_{op.k}x{op.n}{suffix}"
+    kernel.name = f"linear_{op.k}x{op.n}{_suffix(op)}"
     kernel.comment = f"y[m][{op.n}] = x[m][{op.k}] * W^T{_describe(op)}"
-    rows = product(kernel.shape(op.input)[:-1])
-    buffers = _Buffers(
-        kernel.buffer("x", op.input, (rows, Dim.of(op.k))),
-        kernel.buffer("w", op.weight),
-        None if op.bias is None else kernel.buffer("b", op.bias),
-        None if op.residual is None else kernel.buffer("r", op.residual, (rows, Dim.of(op.n))),
-        kernel.buffer("y", op.result, (rows, Dim.of(op.n))),
-        op.k,
-        activation,
-    )
-    if buffers.residual is not None:
-        kernel.in_place(buffers.y, buffers.residual)
-    m = kernel.size("m", rows)
-    if not op.is_packed:
-        _plain_nest(kernel, buffers, m, op.n)
-        return
-    width = tensor_type(op.weight).get_shape()[2]
-    _panel_nest(kernel, buffers, m, op.n, width)
+    linear = _arguments(op, kernel)
+    if linear.residual is not None:
+        kernel.in_place(linear.y, linear.residual)
+    m = kernel.size("m", product(kernel.shape(op.input)[:-1]))
+    if op.is_packed:
+        _panel_nest(kernel, linear, m, op.n, tensor_type(op.weight).get_shape()[2])
+    else:
+        _plain_nest(kernel, linear, m, op.n)
+
+
+def _suffix(op: LinearOp) -> str:
+    element = tensor_type(op.input).element_type
+    narrow = "" if element not in NARROW else "_bf16" if element == bf16 else "_int8"
+    activation = op.activation.data
+    applied = "" if activation is Activation.NONE else f"_{activation}"
+    return narrow + applied + ("" if op.residual is None else "_add")
 
 
 def _describe(op: LinearOp) -> str:
@@ -73,12 +84,41 @@ def _describe(op: LinearOp) -> str:
     return "".join(parts)
 
 
-def _plain_nest(kernel: Kernel, b: _Buffers, m: Index, n: int) -> None:
+def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
+    rows, n = product(kernel.shape(op.input)[:-1]), Dim.of(op.n)
+    element = tensor_type(op.input).element_type
+    dot, k, word = None, op.k, None
+    if element in NARROW:
+        dot = DotKind.BF16 if element == bf16 else DotKind.UI8_I8
+        k, word = op.k * (2 if element == bf16 else 1) // WORD_BYTES, i32
+        if not op.is_packed:
+            raise KaokenError(f"a linear layer of {element} needs a packed weight: run bake first")
+    shape = kernel.shape(op.weight)
+    return _Linear(
+        kernel.buffer("x", op.input, (rows, Dim.of(k)), element=word),
+        kernel.buffer("w", op.weight, shape[:3], element=word),
+        None if op.bias is None else kernel.buffer("b", op.bias),
+        None if op.residual is None else kernel.buffer("r", op.residual, (rows, n)),
+        _scales(op, kernel, rows),
+        kernel.buffer("y", op.result, (rows, n)),
+        k,
+        dot,
+        op.activation.data,
+    )
+
+
+def _scales(op: LinearOp, kernel: Kernel, rows: Dim) -> tuple[SSAValue, SSAValue] | None:
+    if op.input_scale is None or op.weight_scale is None:
+        return None
+    return kernel.buffer("xs", op.input_scale, (rows,)), kernel.buffer("ws", op.weight_scale)
+
+
+def _plain_nest(kernel: Kernel, linear: _Linear, m: Index, n: int) -> None:
     with kernel.parallel("m", m) as i, kernel.parallel("n1", n) as j:
-        _output(kernel, b, i, j, lambda k: kernel.load(b.weight, j, k))
+        _output(kernel, linear, i, j, lambda k: kernel.load(linear.weight, j, k))
 
 
-def _panel_nest(kernel: Kernel, b: _Buffers, m: Index, n: int, width: int) -> None:
+def _panel_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
     """All whole panels in one nest, the rest of the columns in a second one."""
     panels, rest = divmod(n, width)
     if panels:
@@ -88,26 +128,54 @@ def _panel_nest(kernel: Kernel, b: _Buffers, m: Index, n: int, width: int) -> No
             kernel.parallel("n1", width) as lane,
         ):
             j = kernel.affine(lambda p, lane: p * width + lane, p, lane)
-            _output(kernel, b, i, j, lambda k: kernel.load(b.weight, p, k, lane))
+            _output(kernel, linear, i, j, lambda k: kernel.load(linear.weight, p, k, lane))
     if rest:
         with kernel.parallel("m", m) as i, kernel.parallel("n1", rest) as lane:
             j = kernel.affine(lambda lane: lane + panels * width, lane)
-            _output(kernel, b, i, j, lambda k: kernel.load(b.weight, panels, k, lane))
+            _output(kernel, linear, i, j, lambda k: kernel.load(linear.weight, panels, k, lane))
 
 
-def _output(kernel: Kernel, b: _Buffers, i: SSAValue, j: SSAValue, weight) -> None:
-    """One element of the result; `weight` gives the factor of input k."""
-    start = kernel.constant(0.0, f32) if b.bias is None else kernel.load(b.bias, j)
-    total = kernel.fold(
-        "k",
-        b.k,
-        start,
-        lambda k, acc: kernel.insert(math.FmaOp(kernel.load(b.x, i, k), weight(k), acc)),
-    )
-    value = emit_activation(kernel, b.activation, total)
-    if b.residual is not None:
-        value = kernel.insert(arith.AddfOp(value, kernel.load(b.residual, i, j)))
-    kernel.store(value, b.y, i, j)
+def _output(kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor) -> None:
+    """One element of the result."""
+    if linear.scales is None:
+        value = _float_sum(kernel, linear, i, j, weight)
+    else:
+        value = _integer_sum(kernel, linear, i, j, weight)
+    value = emit_activation(kernel, linear.activation, value)
+    if linear.residual is not None:
+        value = kernel.insert(arith.AddfOp(value, kernel.load(linear.residual, i, j)))
+    kernel.store(value, linear.y, i, j)
+
+
+def _float_sum(
+    kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor
+) -> SSAValue:
+    start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, j)
+
+    def step(k: SSAValue, acc: SSAValue) -> SSAValue:
+        x, w = kernel.load(linear.x, i, k), weight(k)
+        op = math.FmaOp(x, w, acc) if linear.dot is None else DotOp(linear.dot, x, w, acc)
+        return kernel.insert(op)
+
+    return kernel.fold("k", linear.k, start, step)
+
+
+def _integer_sum(
+    kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor
+) -> SSAValue:
+    """The exact sum in i32, times the scales, plus the bias."""
+    assert linear.scales is not None
+
+    def step(k: SSAValue, acc: SSAValue) -> SSAValue:
+        words = weight(kernel.affine(lambda k: k + 1, k))
+        return kernel.insert(DotOp(DotKind.UI8_I8, kernel.load(linear.x, i, k), words, acc))
+
+    total = kernel.insert(ConvertOp(kernel.fold("k", linear.k, weight(0), step), f32))
+    row, column = kernel.load(linear.scales[0], i), kernel.load(linear.scales[1], j)
+    scale = kernel.insert(arith.MulfOp(row, column))
+    if linear.bias is None:
+        return kernel.insert(arith.MulfOp(total, scale))
+    return kernel.insert(math.FmaOp(total, scale, kernel.load(linear.bias, j)))
 
 
 def lower_matmul(op: MatmulOp, kernel: Kernel) -> None:

@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import AnyFloat, IntegerType, i1
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from kaoken.dialect.attributes import Activation, Function
+from kaoken.dialect.kaoken_loop import ConvertOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lowering.nest import Nest
 
@@ -173,11 +174,7 @@ def emit_cast(n: Nest, x: SSAValue, to: Attribute) -> SSAValue:
         return n.insert(to_float(x, to))
     if isinstance(of, AnyFloat) and isinstance(to, IntegerType):
         return n.insert(arith.FPToSIOp(x, to))
-    assert isinstance(of, AnyFloat)
-    assert isinstance(to, AnyFloat)
-    if of.bitwidth < to.bitwidth:
-        return n.insert(arith.ExtFOp(x, to))
-    return n.insert(arith.TruncFOp(x, to))
+    return n.insert(ConvertOp(x, to))
 
 
 def _resize_integer(x: SSAValue, of: IntegerType, to: IntegerType) -> Operation:

@@ -7,8 +7,9 @@ from typing import Any
 
 from xdsl.ir import Operation
 
-from kaoken.dialect import nn, tensor
+from kaoken.dialect import nn, quant, tensor
 from kaoken.passes.lowering import attention, linear, pointwise, rows
+from kaoken.passes.lowering import quant as quant_lowering
 from kaoken.passes.lowering.kernel import Kernel
 
 LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
@@ -21,6 +22,8 @@ LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
     nn.EmbeddingOp: rows.lower_embedding,
     nn.MeanPoolOp: rows.lower_mean_pool,
     nn.NormalizeOp: rows.lower_normalize,
+    quant.RowScaleOp: quant_lowering.lower_row_scale,
+    quant.QuantizeOp: quant_lowering.lower_quantize,
     nn.GeluOp: pointwise.lower_activation,
     nn.ReluOp: pointwise.lower_activation,
     nn.SiluOp: pointwise.lower_activation,

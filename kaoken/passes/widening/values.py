@@ -9,6 +9,7 @@ from xdsl.dialects import affine, arith, math, memref, vector
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     ArrayAttr,
+    BFloat16Type,
     BoolAttr,
     DenseIntOrFPElementsAttr,
     Float32Type,
@@ -31,8 +32,9 @@ from xdsl.ir.affine import (
 )
 from xdsl.rewriter import InsertPoint
 
-_LANE_TYPES = (1, 32)
-"""Widths of integers that vectors may hold; f32 is the only float."""
+_LANE_INTEGERS = (1, 8, 32)
+"""Widths of integers that vectors may hold."""
+_LANE_FLOATS = (Float32Type, BFloat16Type)
 
 _SCALAR_ONLY = (
     arith.IndexCastOp,
@@ -44,9 +46,7 @@ _SCALAR_ONLY = (
     arith.FPToSIOp,
     arith.ExtUIOp,
     arith.ExtSIOp,
-    arith.ExtFOp,
     arith.TruncIOp,
-    arith.TruncFOp,
 )
 """What xDSL 0.74 verifies on scalars alone."""
 
@@ -137,8 +137,8 @@ class Widener:
         return self.insert(vector.BroadcastOp(new, type_), new)
 
     def vector_type(self, element: Attribute) -> VectorType[Attribute]:
-        is_lane = isinstance(element, Float32Type) or (
-            isinstance(element, IntegerType) and element.width.data in _LANE_TYPES
+        is_lane = isinstance(element, _LANE_FLOATS) or (
+            isinstance(element, IntegerType) and element.width.data in _LANE_INTEGERS
         )
         if not is_lane:
             raise CannotWiden(f"vectors of {element}")
@@ -306,7 +306,7 @@ def _without_zeros(map_: AffineMap, is_zero: list[bool]) -> AffineMap:
 def _zero(element: Attribute) -> FloatAttr | IntegerAttr:
     if isinstance(element, IntegerType):
         return IntegerAttr(0, element)
-    assert isinstance(element, Float32Type)
+    assert isinstance(element, _LANE_FLOATS)
     return FloatAttr(0.0, element)
 
 
