@@ -97,6 +97,8 @@ class Storage:
     hint: str | None = None
     in_registers: bool = False
     """Whether some unrolled nest uses it: then no loop may index it with a variable."""
+    is_carried: bool = False
+    """Whether a loop or branch assigns it, so that it is no constant."""
     name: str | None = None
 
     @property
