@@ -79,7 +79,10 @@ class TargetMachine:
     @property
     def instructions(self) -> Mapping[str, str]:
         """Operation to C template; see `kaoken.backend.targets.base`."""
-        return self.description.instructions
+        entries = dict(self.description.instructions)
+        for feature in self.features:
+            entries |= self.description.features[feature].instructions
+        return entries
 
     @property
     def lane_count(self) -> int:

@@ -94,3 +94,20 @@ def check(
     for chosen in sizes:
         inputs = random_inputs(module, chosen)
         assert_close(run_module(module, inputs), run_stage(model, inputs), 1e-5)
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16"])
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_narrow_linear_on_every_target(dtype: str, target: str, tmp_path: Path):
+    text = LINEAR.replace("7xf32", "28xf32").replace("rows, 7]", "rows, 28]").format(n=50)
+    module = parse_module(text)
+    fill_weights(module)
+    machine = TargetMachine.parse(target)
+    if not set(machine.cpu_flags) <= cpu_flags():
+        pytest.skip(f"this CPU does not run {target}")
+    choose = f"quantize{{dtype={dtype}}},choose-schedule{{target=\"{target}\"}},bake"
+    narrow = apply_passes(module, choose)
+    model = compile_stage(apply_passes(narrow, STAGES[-2]), tmp_path / "stage", machine)
+    inputs = random_inputs(module, {"rows": 17})
+    # Both sides round inputs alike; what differs is the order of few sums in f32.
+    assert_close(run_module(narrow, inputs), run_stage(model, inputs), 2e-5)

@@ -15,6 +15,7 @@ from xdsl.ir import Operation
 
 from kaoken.backend.printer.text import UNARY, add, binary, fill, multiply, unary, wrap
 from kaoken.backend.printer.types import c_name, element_type, short_name
+from kaoken.dialect.kaoken_loop import ConvertOp, DotOp
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,24 @@ def _cast(source: str, target: str, text: str) -> str:
     return unary(f"({c_name(target)})", text)
 
 
+def _round(op: Operation) -> Element:
+    """kaoken_loop.convert: to integers by rounding, else as arith converts."""
+    source, target = _operand_type(op), _result_type(op)
+    if source != "f32" or target not in ("u8", "i8"):
+        return _convert(op)
+    return Element(
+        f"round.{source}.{target}", target, lambda a: f"kk_round_{source}_{target}({a})"
+    )
+
+
+def _dot(op: Operation) -> Element:
+    assert isinstance(op, DotOp)
+    kind = op.kind.data
+    return Element(
+        f"dot.{kind}", _result_type(op), lambda a, b, acc: f"kk_dot_{kind}({a}, {b}, {acc})"
+    )
+
+
 def _sign_extend(op: Operation) -> Element:
     source, target = _operand_type(op), _result_type(op)
     if source != "i1":
@@ -310,6 +329,8 @@ _TABLE: dict[type[Operation], Describe] = {
     arith.IndexCastOp: _convert,
     arith.BitcastOp: _bitcast,
     vector.BitcastOp: _bitcast,
+    ConvertOp: _round,
+    DotOp: _dot,
     vector.FMAOp: _fma,
     math.FmaOp: _fma,
     math.AbsFOp: _function("abs", "fabs"),

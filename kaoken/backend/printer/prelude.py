@@ -49,6 +49,29 @@ _TEXTS = {
     }
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }""",
+    "kk_dot_ui8_i8": """static inline int32_t kk_dot_ui8_i8(int32_t a, int32_t b, int32_t acc)
+{
+    for (int i = 0; i < 32; i += 8) {
+        acc += (uint8_t)((uint32_t)a >> i) * (int8_t)((uint32_t)b >> i);
+    }
+    return acc;
+}""",
+    "kk_dot_bf16": """static inline float kk_dot_bf16(int32_t a, int32_t b, float acc)
+{
+    acc += kk_f32_from_bf16((uint16_t)((uint32_t)a >> 16))
+         * kk_f32_from_bf16((uint16_t)((uint32_t)b >> 16));
+    return acc + kk_f32_from_bf16((uint16_t)a) * kk_f32_from_bf16((uint16_t)b);
+}""",
+    "kk_round_f32_u8": """static inline uint8_t kk_round_f32_u8(float x)
+{
+    const float nearest = rintf(x);
+    return (uint8_t)(nearest < 0.0f ? 0.0f : nearest > 255.0f ? 255.0f : nearest);
+}""",
+    "kk_round_f32_i8": """static inline int8_t kk_round_f32_i8(float x)
+{
+    const float nearest = rintf(x);
+    return (int8_t)(nearest < -128.0f ? -128.0f : nearest > 127.0f ? 127.0f : nearest);
+}""",
 }
 
 
@@ -86,16 +109,21 @@ def _vector_types(code: str) -> list[str]:
 
 
 def _helpers(code: str, machine: TargetMachine) -> list[str]:
-    found = [
-        text
-        for name, text in (_TEXTS | dict(machine.description.helpers)).items()
-        if re.search(rf"\b{name}\(", code)
-    ]
+    texts = _TEXTS | dict(machine.description.helpers)
+    used = _closure(code, texts)
+    found = [text for name, text in texts.items() if name in used]
     matches = {m.group(0): m for m in _HELPER.finditer(code)}
     found += [_helper(m.group(1), m.group(2), machine) for _, m in sorted(matches.items())]
     matches = {m.group(0): m for m in _BITS.finditer(code)}
     found += [_bits(m.group(1), m.group(2)) for _, m in sorted(matches.items())]
     return found
+
+
+def _closure(code: str, texts: dict[str, str]) -> set[str]:
+    """The helpers that the code calls, and those that these call."""
+    called = {name for name in texts if re.search(rf"\b{name}\(", code)}
+    inner = {n for c in called for n in texts if n != c and re.search(rf"\b{n}\(", texts[c])}
+    return called | inner
 
 
 def _helper(name: str, short: str, machine: TargetMachine) -> str:

@@ -58,6 +58,8 @@ _INSTRUCTIONS = {
     "zero_extend.i1.i32": "-{0!u}",
     "convert.i32.f32": "_mm256_cvtepi32_ps((__m256i){0!u})",
     "convert.f32.i32": "(kk_i32x8)_mm256_cvttps_epi32({0})",
+    "dot.ui8_i8": "kk_dot_ui8_i8x8({0}, {1}, {2})",
+    "dot.bf16": "kk_dot_bf16x8({0}, {1}, {2})",
     "splat.i1": "(kk_i32x8)_mm256_set1_epi32(-({0!u}))",
     "lane.i1": "{0!u}[{1}] != 0",
     "set.i1": "{0}[{1}] = -({2!u});",
@@ -79,6 +81,27 @@ def _fold(name: str, operation: str) -> str:
 
 CPU_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
 
+_AVXVNNI = {
+    "dot.ui8_i8": "(kk_i32x8)_mm256_dpbusd_avx_epi32("
+    "(__m256i){2!u}, (__m256i){0!u}, (__m256i){1!u})",
+}
+# Even and odd bytes apart: a product of ui8 and i8 fits 16 bits, a sum of two need not.
+_DOT_UI8_I8 = """static inline kk_i32x8 kk_dot_ui8_i8x8(kk_i32x8 a, kk_i32x8 b, kk_i32x8 acc)
+{
+    const __m256i even = _mm256_and_si256((__m256i)a, _mm256_set1_epi16(0xff));
+    const __m256i odd = _mm256_srli_epi16((__m256i)a, 8);
+    const __m256i even_b = _mm256_srai_epi16(_mm256_slli_epi16((__m256i)b, 8), 8);
+    const __m256i odd_b = _mm256_srai_epi16((__m256i)b, 8);
+    const kk_i32x8 sum = (kk_i32x8)_mm256_madd_epi16(even, even_b);
+    return acc + sum + (kk_i32x8)_mm256_madd_epi16(odd, odd_b);
+}"""
+_DOT_BF16 = """static inline kk_f32x8 kk_dot_bf16x8(kk_i32x8 a, kk_i32x8 b, kk_f32x8 acc)
+{
+    const kk_i32x8 high = (kk_i32x8)_mm256_set1_epi32(-65536);
+    const kk_f32x8 sum = _mm256_fmadd_ps((kk_f32x8)(high & a), (kk_f32x8)(high & b), acc);
+    return _mm256_fmadd_ps((kk_f32x8)(a << 16), (kk_f32x8)(b << 16), sum);
+}"""
+
 TARGET = TargetDescription(
     name="x86-64-v3",
     rank=3,
@@ -91,11 +114,13 @@ TARGET = TargetDescription(
         "clang": ("-march=x86-64-v3",),
         "zig": ("-march=x86_64_v3",),
     },
-    features={"avxvnni": Feature(("avx_vnni",), ("-mavxvnni",))},
+    features={"avxvnni": Feature(("avx_vnni",), ("-mavxvnni",), _AVXVNNI)},
     headers=("immintrin.h",),
     mask_type="kk_i32x8",
     instructions=_INSTRUCTIONS,
     helpers={
+        "kk_dot_ui8_i8x8": _DOT_UI8_I8,
+        "kk_dot_bf16x8": _DOT_BF16,
         "kk_sum_f32x8": _fold("kk_sum_f32x8", "add"),
         "kk_max_of_f32x8": _fold("kk_max_of_f32x8", "max"),
         "kk_min_of_f32x8": _fold("kk_min_of_f32x8", "min"),

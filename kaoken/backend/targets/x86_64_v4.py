@@ -68,12 +68,50 @@ _INSTRUCTIONS = {
     "zero_extend.i1.i32": "(kk_i32x16)_mm512_maskz_set1_epi32({0}, 1)",
     "convert.i32.f32": "_mm512_cvtepi32_ps((__m512i){0!u})",
     "convert.f32.i32": "(kk_i32x16)_mm512_cvttps_epi32({0})",
+    "convert.f32.bf16": "kk_bf16_from_f32x16({0})",
+    "round.f32.u8": "(kk_u8x16)_mm512_cvtusepi32_epi8("
+    "_mm512_max_epi32(_mm512_cvtps_epi32({0}), _mm512_setzero_si512()))",
+    "round.f32.i8": "(kk_i8x16)_mm512_cvtsepi32_epi8(_mm512_cvtps_epi32({0}))",
+    "dot.ui8_i8": "kk_dot_ui8_i8x16({0}, {1}, {2})",
+    "dot.bf16": "kk_dot_bf16x16({0}, {1}, {2})",
     "splat.i1": "(__mmask16)-({0!u})",
     "lane.i1": "({0!u} >> {1} & 1) != 0",
     "set.i1": "{0} |= (__mmask16)({2!u} << {1});",
     "sum.f32": "_mm512_reduce_add_ps({0})",
     "max_of.f32": "_mm512_reduce_max_ps({0})",
     "min_of.f32": "_mm512_reduce_min_ps({0})",
+}
+
+_VNNI = {
+    "dot.ui8_i8": "(kk_i32x16)_mm512_dpbusd_epi32((__m512i){2!u}, (__m512i){0!u}, (__m512i){1!u})",
+}
+_BF16 = {
+    "dot.bf16": "_mm512_dpbf16_ps({2}, (__m512bh){0!u}, (__m512bh){1!u})",
+    "convert.f32.bf16": "(kk_bf16x16)_mm512_cvtneps_pbh({0})",
+}
+_HELPERS = {
+    # Even and odd bytes apart: a product of ui8 and i8 fits 16 bits, a sum of two need not.
+    "kk_dot_ui8_i8x16": """static inline kk_i32x16 kk_dot_ui8_i8x16(kk_i32x16 a, kk_i32x16 b, kk_i32x16 acc)
+{
+    const __m512i even = _mm512_and_si512((__m512i)a, _mm512_set1_epi16(0xff));
+    const __m512i odd = _mm512_srli_epi16((__m512i)a, 8);
+    const __m512i even_b = _mm512_srai_epi16(_mm512_slli_epi16((__m512i)b, 8), 8);
+    const __m512i odd_b = _mm512_srai_epi16((__m512i)b, 8);
+    const kk_i32x16 sum = (kk_i32x16)_mm512_madd_epi16(even, even_b);
+    return acc + sum + (kk_i32x16)_mm512_madd_epi16(odd, odd_b);
+}""",
+    "kk_dot_bf16x16": """static inline kk_f32x16 kk_dot_bf16x16(kk_i32x16 a, kk_i32x16 b, kk_f32x16 acc)
+{
+    const kk_i32x16 high = (kk_i32x16)_mm512_set1_epi32(-65536);
+    const kk_f32x16 sum = _mm512_fmadd_ps((kk_f32x16)(high & a), (kk_f32x16)(high & b), acc);
+    return _mm512_fmadd_ps((kk_f32x16)(a << 16), (kk_f32x16)(b << 16), sum);
+}""",
+    "kk_bf16_from_f32x16": """static inline kk_bf16x16 kk_bf16_from_f32x16(kk_f32x16 x)
+{
+    const kk_i32x16 bits = (kk_i32x16)x;
+    const kk_u32x16 rounded = (kk_u32x16)(bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return __builtin_convertvector(rounded, kk_bf16x16);
+}""",
 }
 
 TARGET = TargetDescription(
@@ -89,12 +127,13 @@ TARGET = TargetDescription(
         "zig": ("-march=x86_64_v4", "-mprefer-vector-width=512"),
     },
     features={
-        "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",)),
-        "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",)),
+        "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",), _VNNI),
+        "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",), _BF16),
     },
     headers=("immintrin.h",),
     mask_type="__mmask16",
     instructions=_INSTRUCTIONS,
+    helpers=_HELPERS,
     l1_bytes=32 << 10,
     l2_bytes=1 << 20,
     l3_bytes=32 << 20,
