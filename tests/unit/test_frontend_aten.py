@@ -344,6 +344,11 @@ def test_layers() -> None:
     check(LAYERS, floats(4, 4, 6))
 
 
+def three_with_mask(q: Any) -> Any:
+    a, b, c = q[:, 0], q[:, 1], q[:, 2]
+    return F.scaled_dot_product_attention(a, b, c, a @ b.mT)
+
+
 ATTENTION: dict[str, Callable[..., Any]] = {
     "plain": lambda q: F.scaled_dot_product_attention(q, q, q * 2),
     "scale": lambda q: F.scaled_dot_product_attention(q, q, q, scale=0.3),
@@ -353,7 +358,7 @@ ATTENTION: dict[str, Callable[..., Any]] = {
     "bool_mask": lambda q: F.scaled_dot_product_attention(q, q, q, q[:, :1, :, 0][:, :, None] > -1),
     "grouped": lambda q: F.scaled_dot_product_attention(q, q[:, :2], q[:, 2:], enable_gqa=True),
     "three": lambda q: F.scaled_dot_product_attention(q[:, 0], q[:, 1], q[:, 2]),
-    "three_mask": lambda q: F.scaled_dot_product_attention(q[:, 0], q[:, 1], q[:, 2], q[:, 0] @ q[:, 1].mT),
+    "three_mask": lambda q: three_with_mask(q),
     "values": lambda q: F.scaled_dot_product_attention(q, q, q[..., :3]),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, 
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.movement import leading_ones_dropped
 from kaoken.dialect.canonicalization.rules import (
+    LINEAR_OPERANDS,
     Replacement,
     int_array,
     like,
@@ -36,6 +37,8 @@ from kaoken.dialect.nn import (
     RmsNormOp,
 )
 from kaoken.dialect.tensor import ElementwiseOp, ReshapeOp, TransposeOp
+
+_NO_EPILOGUE = [None] * (len(LINEAR_OPERANDS) - 2)
 
 
 def has_no_epilogue(op: LinearOp) -> bool:
@@ -134,9 +137,9 @@ def matmul_by_weight(op: MatmulOp) -> Replacement:
     if len(shape_of(op.rhs)) != 2 or not is_constant(op.rhs):
         return None
     if op.transpose_rhs.value.data:
-        return [like(op, LinearOp, [op.lhs, op.rhs, None, None, None, None])]
+        return [like(op, LinearOp, [op.lhs, op.rhs, *_NO_EPILOGUE])]
     weight = TransposeOp.make([op.rhs], {"permutation": int_array([1, 0])})
-    return [weight, like(op, LinearOp, [op.lhs, weight, None, None, None, None])]
+    return [weight, like(op, LinearOp, [op.lhs, weight, *_NO_EPILOGUE])]
 
 
 def absorb_transpose(op: MatmulOp) -> Replacement:

@@ -70,8 +70,9 @@ def attention(
     scale is by default 1/sqrt(D). Causal means that query i sees keys 0..i.
     """
     shape = (*g.shape(query)[:-1], g.shape(value)[-1])
-    if scale is None:
-        scale = 1 / math.sqrt(_head_size(g, query))
+    usual = 1 / math.sqrt(_head_size(g, query))
+    if scale is None or math.isclose(scale, usual, rel_tol=1e-6):
+        scale = usual
     in_front = g.rank(query) == 3 and _heads_in_front(query)
     query, key, value = (_four_dimensions(g, x, in_front) for x in (query, key, value))
     key, value = _unrepeated(g, key, value)

@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Function, Reduction
+from kaoken.dialect.canonicalization.rules import LINEAR_OPERANDS
 from kaoken.dialect.dims import product
 from kaoken.dialect.nn import (
     EmbeddingOp,
@@ -31,7 +32,7 @@ def linear(g: Importer, x: SSAValue, weight: SSAValue, bias: SSAValue | None = N
     if g.rank(weight) == 1:
         row = g.reshape(weight, (ONE, *g.shape(weight)))
         return g.reshape(linear(g, x, row, bias), g.expected)
-    return g.make(LinearOp, [x, weight, bias, None, None, None])
+    return g.make(LinearOp, [x, weight, bias, *[None] * (len(LINEAR_OPERANDS) - 3)])
 
 
 @aten("mm", "bmm")

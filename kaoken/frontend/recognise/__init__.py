@@ -26,10 +26,11 @@ from xdsl.pattern_rewriter import (
 from xdsl.transforms.canonicalize import CanonicalizePass
 from xdsl.transforms.common_subexpression_elimination import CommonSubexpressionElimination
 
-from kaoken.frontend.recognise import activations, attention, indices, norms, products
+from kaoken.frontend.recognise import activations, attention, indices, movement, norms, products
 
 _RULES: list[RewritePattern] = [
     *indices.RULES,
+    *movement.RULES,
     *activations.RULES,
     *norms.RULES,
     *products.RULES,

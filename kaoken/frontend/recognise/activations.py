@@ -24,6 +24,7 @@ from kaoken.frontend.recognise.matching import (
     Recogniser,
     below,
     inputs_of,
+    is_column,
     is_polynomial,
     number,
     polynomial,
@@ -104,10 +105,12 @@ def softmax(g: Graph, op: ElementwiseOp) -> SSAValue | None:
     parts = inputs_of(powers, F.EXP)
     if parts is None or row_reduction(total, Reduction.SUM) is not powers:
         return None
+    if not is_column(total, powers):
+        return None
     x = parts[0]
     centred = inputs_of(x, F.SUB)
     if centred is not None and row_reduction(centred[1], Reduction.MAX) is centred[0]:
-        x = centred[0]
+        x = centred[0] if is_column(centred[1], centred[0]) else x
     return g.make(SoftmaxOp, [x])
 
 

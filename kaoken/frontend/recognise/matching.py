@@ -145,18 +145,28 @@ def below(value: SSAValue, depth: int = 5) -> list[SSAValue]:
     return list(found)
 
 
-def row_reduction(value: SSAValue, reduction: Reduction) -> SSAValue | None:
-    """x of a value `reduce(x)` over the last dimension, which is kept with size 1."""
+def is_column(value: SSAValue, x: SSAValue) -> bool:
+    """True if a value has one number for each row of x, or that number repeated along the row."""
+    rows, shape = shape_of(x), shape_of(value)
+    return shape == (*rows[:-1], ONE) or (shape == rows and owner(value, BroadcastOp) is not None)
+
+
+def rows_only(value: SSAValue) -> SSAValue:
+    """A value without the broadcasts and reshapes that add or drop a last dimension of 1."""
     while (op := owner(value, BroadcastOp) or owner(value, ReshapeOp)) is not None:
-        if isinstance(op, ReshapeOp) and shape_of(op.result) != (*shape_of(op.input), ONE):
-            return None
+        before, after = shape_of(op.input), shape_of(op.result)
+        if isinstance(op, ReshapeOp) and after != (*before, ONE) and before != (*after, ONE):
+            return value
         value = op.input
-    op = owner(value, ReduceOp)
+    return value
+
+
+def row_reduction(value: SSAValue, reduction: Reduction) -> SSAValue | None:
+    """x of a value `reduce(x)` over the last dimension, kept or not: see `is_column`."""
+    op = owner(rows_only(value), ReduceOp)
     if op is None or op.reduction.data is not reduction:
         return None
-    last = len(shape_of(op.input)) - 1
-    kept = bool(op.keepdim.value.data) or value is not op.result or last == 0
-    return op.input if op.dims.get_values() == (last,) and kept else None
+    return op.input if op.dims.get_values() == (len(shape_of(op.input)) - 1,) else None
 
 
 def row_mean(value: SSAValue) -> SSAValue | None:
@@ -164,7 +174,7 @@ def row_mean(value: SSAValue) -> SSAValue | None:
     if (x := row_reduction(value, Reduction.MEAN)) is not None:
         return x
     for function in (F.DIV, F.MUL):
-        parts = inputs_of(value, function)
+        parts = inputs_of(rows_only(value), function)
         if parts is None or (c := number(parts[1])) is None:
             continue
         x = row_reduction(parts[0], Reduction.SUM)

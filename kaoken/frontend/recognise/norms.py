@@ -23,10 +23,12 @@ from kaoken.frontend.recognise.matching import (
     ONE,
     Recogniser,
     inputs_of,
+    is_column,
     number,
     plain,
     row_mean,
     row_reduction,
+    rows_only,
     without_ones,
 )
 
@@ -34,46 +36,57 @@ F = Function
 
 
 def norm(g: Graph, op: ElementwiseOp) -> SSAValue | None:
-    for x, radicand in _divided_by_root(op):
+    for numerator, radicand in _divided_by_root(op):
         parts = inputs_of(radicand, F.ADD)
         if parts is None:
             continue
         for statistic, eps in (parts, parts[::-1]):
             squares = row_mean(statistic)
-            if number(eps) is None or squares is None or not _is_square(squares, x):
+            if squares is None or number(eps) is None:
                 continue
-            return _norm_of(g, x, number(eps) or 0.0)
+            for x, factor in _factors(numerator):
+                if _is_square(squares, x):
+                    result = _norm_of(g, x, number(eps) or 0.0)
+                    return result if factor is None else g.elementwise(F.MUL, result, factor)
     return None
+
+
+def _factors(value: SSAValue) -> list[tuple[SSAValue, SSAValue | None]]:
+    """A value, and where it is a product each of its factors, with the other one."""
+    parts = inputs_of(value, F.MUL)
+    whole: list[tuple[SSAValue, SSAValue | None]] = [(value, None)]
+    return whole if parts is None else [*whole, parts, parts[::-1]]  # pyright: ignore
 
 
 def _norm_of(g: Graph, x: SSAValue, eps: float) -> SSAValue:
     """Layer norm where x is something less its mean, else the root-mean-square norm."""
     weight = g.full(1.0, g.dtype(x), g.shape(x)[-1:])
     parts = inputs_of(x, F.SUB)
-    if parts is not None and row_mean(parts[1]) is parts[0]:
+    if parts is not None and row_mean(parts[1]) is parts[0] and is_column(parts[1], x):
         return g.make(LayerNormOp, [parts[0], weight, None], {"eps": float_attr(eps)})
     return g.make(RmsNormOp, [x, weight], {"eps": float_attr(eps)})
 
 
 def _divided_by_root(op: ElementwiseOp) -> list[tuple[SSAValue, SSAValue]]:
-    """(x, y) for each way to read an op as x / sqrt(y)."""
-    if op.function.data is F.DIV:
-        root = _root(op.inputs[1])
-        return [] if root is None else [(op.inputs[0], root)]
-    if op.function.data is not F.MUL:
-        return []
-    pairs = (tuple(op.inputs), tuple(reversed(op.inputs)))
-    return [(x, root) for x, y in pairs if (root := _inverse_root(y)) is not None]
+    """(x, y) for each way to read an op as x / sqrt(y), y one number for each row."""
+    a, b = op.inputs[0], op.inputs[-1]
+    pairs: list[tuple[SSAValue, SSAValue | None]] = []
+    if op.function.data is F.DIV and is_column(b, a):
+        pairs.append((a, _root(b)))
+    if op.function.data is F.MUL:
+        pairs += [(x, _inverse_root(y)) for x, y in ((a, b), (b, a)) if is_column(y, x)]
+    return [(x, root) for x, root in pairs if root is not None]
 
 
 def _root(value: SSAValue) -> SSAValue | None:
-    parts = inputs_of(value, F.SQRT)
-    return _power(value, 0.5) if parts is None else parts[0]
+    parts = inputs_of(rows_only(value), F.SQRT)
+    return _power(value, 0.5) if parts is None else rows_only(parts[0])
 
 
 def _inverse_root(value: SSAValue) -> SSAValue | None:
+    value = rows_only(value)
     if (parts := inputs_of(value, F.RSQRT)) is not None:
-        return parts[0]
+        return rows_only(parts[0])
     parts = inputs_of(value, F.DIV)
     if parts is not None and number(parts[0]) == 1:
         return _root(parts[1])
@@ -81,7 +94,7 @@ def _inverse_root(value: SSAValue) -> SSAValue | None:
 
 
 def _power(value: SSAValue, exponent: float) -> SSAValue | None:
-    parts = inputs_of(value, F.POW)
+    parts = inputs_of(rows_only(value), F.POW)
     return parts[0] if parts is not None and number(parts[1]) == exponent else None
 
 
@@ -128,9 +141,11 @@ def normalize(g: Graph, op: ElementwiseOp) -> SSAValue | None:
         return None
     x, length = op.inputs
     eps = 0.0
-    if (parts := inputs_of(plain(length), F.MAXIMUM)) is not None:
+    if not is_column(length, x):
+        return None
+    if (parts := inputs_of(rows_only(length), F.MAXIMUM)) is not None:
         length, eps = parts[0], number(parts[1])
-    root = _root(plain(length))
+    root = _root(length)
     squares = None if root is None else row_reduction(root, Reduction.SUM)
     if squares is None or eps is None or not _is_square(squares, x):
         return None

@@ -1,6 +1,8 @@
-"""Matrix products between reshapes, as torch's `bmm` form of attention has them.
+"""Matrix products in torch's `bmm` form: leading dimensions merged, operands expanded.
 
-reshape(matmul(reshape(a [B, H, S, K] to [B*H, S, K]), reshape(b)))  -> matmul(a, b)
+reshape(matmul(a [B*H, S, K], b [B*H, K, T]) to [B, H, S, T])
+                              -> matmul(reshape a to [B, H, S, K], reshape b to [B, H, K, T])
+matmul(a, broadcast(b))       -> matmul(a, b)
 """
 
 from __future__ import annotations
@@ -8,35 +10,43 @@ from __future__ import annotations
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.canonicalization.rules import owner
-from kaoken.dialect.nn import MatmulOp
+from kaoken.dialect.nn import MatmulOp, broadcast_shapes
 from kaoken.dialect.tensor import BroadcastOp, ReshapeOp
 from kaoken.frontend.graph import Graph
 from kaoken.frontend.recognise.matching import Recogniser
 
 
-def batched(g: Graph, op: MatmulOp) -> SSAValue | None:
-    """A product of two tensors whose leading dimensions were merged, on the unmerged ones."""
-    sides = [owner(v, ReshapeOp) for v in (op.lhs, op.rhs)]
-    left, right = sides
-    if left is None or right is None or not (_merges(g, left) and _merges(g, right)):
+def split_batch(g: Graph, op: ReshapeOp) -> SSAValue | None:
+    """A product whose leading dimension is split afterwards, of operands split before."""
+    matmul = owner(op.input, MatmulOp)
+    if matmul is None or not op.input.has_one_use():
         return None
-    if g.shape(left.input)[:-2] != g.shape(right.input)[:-2]:
-        return None
-    flag = bool(op.transpose_rhs.value.data)
-    product = g.matmul(_unexpanded(g, left.input), _unexpanded(g, right.input), flag)
-    return g.reshape(product, g.shape(op.result))
-
-
-def _merges(g: Graph, op: ReshapeOp) -> bool:
-    """True if a reshape only merges dimensions before the last two."""
     before, after = g.shape(op.input), g.shape(op.result)
-    return len(before) > len(after) == 3 and before[-2:] == after[-2:]
+    if len(before) != 3 or len(after) < 4 or before[-2:] != after[-2:]:
+        return None
+    operands = (matmul.lhs, matmul.rhs)
+    if any(g.shape(v)[:-2] != before[:-2] for v in operands):
+        return None
+    lhs, rhs = (g.reshape(v, (*after[:-2], *g.shape(v)[-2:])) for v in operands)
+    return g.matmul(lhs, rhs, bool(matmul.transpose_rhs.value.data))
 
 
-def _unexpanded(g: Graph, value: SSAValue) -> SSAValue:
-    """The source of a broadcast to the same rank, which a product does by itself."""
+def unexpanded(g: Graph, op: MatmulOp) -> SSAValue | None:
+    """A product without the broadcasts of leading dimensions that it does itself."""
+    lhs, rhs = _source(g, op.lhs), _source(g, op.rhs)
+    if lhs is op.lhs and rhs is op.rhs:
+        return None
+    lead = broadcast_shapes(g.shape(lhs)[:-2], g.shape(rhs)[:-2])
+    if lead != g.shape(op.result)[:-2]:
+        return None
+    return g.matmul(lhs, rhs, bool(op.transpose_rhs.value.data))
+
+
+def _source(g: Graph, value: SSAValue) -> SSAValue:
     op = owner(value, BroadcastOp)
-    return op.input if op is not None and g.rank(op.input) == g.rank(value) else value
+    if op is None or g.rank(op.input) < 2 or g.shape(op.input)[-2:] != g.shape(value)[-2:]:
+        return value
+    return op.input
 
 
-RULES = [Recogniser(MatmulOp, batched)]
+RULES = [Recogniser(ReshapeOp, split_batch), Recogniser(MatmulOp, unexpanded)]
