@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 """Told the name of each stage when it begins."""
 
-DTYPES = ("f32",)
+DTYPES = ("f32", "bf16", "int8")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 MAX_BATCH, MAX_TOKENS = 8, 512
 
 
@@ -42,16 +53,28 @@ class CompileOptions:
     threads: int = 1
     schedule: str | Path | None = None
     cc: str | None = None
-    library: bool = True
-    """Whether to run the C compiler."""
     copied_files: Sequence[Path] = ()
     """What the package holds besides: the tokenizer's files."""
+    library: bool = True
+    """Whether to run the C compiler."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise KaokenError(f"unknown dtype {self.dtype}: choose from {', '.join(DTYPES)}")
         if self.threads < 1:
             raise KaokenError(f"threads is {self.threads}, but must be at least 1")
+
+    def check(self, out: Path | None) -> None:
+        """Raise KaokenError for what can be known to be wrong before the work begins."""
+        from kaoken.backend.machine import TargetMachine
+        from kaoken.backend.package import check_output
+        from kaoken.backend.toolchain import find_compiler
+
+        TargetMachine.parse(self.target)
+        if out is not None:
+            check_output(out)
+        if self.library:
+            find_compiler(self.cc)
 
 
 def compile(
@@ -79,14 +102,12 @@ def compile(
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
     kaoken's cache. Raises KaokenError.
     """
-    from kaoken.backend.package import check_output, is_package
-    from kaoken.frontend.load import load_model
+    from kaoken.backend.package import is_package
 
-    options = CompileOptions(target, dtype, threads, schedule, cc)
-    if out is not None:
-        check_output(Path(out))
+    options = CompileOptions(target, dtype, threads, schedule, cc, tokenizer_files(module))
+    options.check(None if out is None else Path(out))
     progress("import")
-    model = load_model(
+    model = import_model(
         module,
         *_distinct_tensors(args, kwargs),
         dynamic_shapes=dynamic_shapes,
@@ -99,6 +120,30 @@ def compile(
         compile_module(model, folder, options, progress)
     progress("load")
     return load(folder)
+
+
+def import_model(module: Any, *args: Any, **options: Any) -> ModuleOp:
+    """`kaoken.frontend.load.load_model`; KaokenError also where PyTorch is needed and missing."""
+    from kaoken.frontend.load import load_model
+
+    try:
+        return load_model(module, *args, **options)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        raise KaokenError(
+            f"compiling this needs {error.name}, which is not installed: "
+            "`pip install 'kaoken[torch]'`"
+        ) from None
+
+
+def tokenizer_files(model: Any) -> tuple[Path, ...]:
+    """What the tokenizer of a Hugging Face folder is made of, or that of a .mlir beside it."""
+    if not isinstance(model, str | Path):
+        return ()
+    path = Path(model)
+    folder = path.parent if path.suffix == ".mlir" else path
+    return tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
 
 
 def _distinct_tensors(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
@@ -148,7 +193,7 @@ def compile_module(
     if options.schedule is not None:
         progress("schedule")
         apply_schedule(module, options.schedule)
-    lower(module, machine, options.threads, progress)
+    lower(module, machine, options.threads, options.dtype, progress)
     package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
     with output_folder(out) as draft:
         progress("write C")
@@ -176,21 +221,26 @@ def apply_schedule(module: ModuleOp, schedule: str | Path) -> None:
 
 
 def lower(
-    module: ModuleOp, machine: TargetMachine, threads: int, progress: Progress = _silent
+    module: ModuleOp,
+    machine: TargetMachine,
+    threads: int,
+    dtype: str = "f32",
+    progress: Progress = _silent,
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed."""
     from xdsl.utils.exceptions import DiagnosticException
 
+    from kaoken.modules import diagnostic_text
     from kaoken.pipelines import default_pipeline
     from kaoken.universe import make_context
 
     context = make_context()
-    for one in default_pipeline(machine, threads):
+    for one in default_pipeline(machine, threads, dtype):
         progress(one.name)
         try:
             one.apply(context, module)
         except DiagnosticException as error:
-            raise KaokenError(f"{one.name}: {error}") from error
+            raise KaokenError(f"{one.name}: {diagnostic_text(error)}") from error
 
 
 def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:

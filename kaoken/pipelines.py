@@ -18,16 +18,18 @@ from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.outline import OutlinePass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.plan_memory import PlanMemoryPass
+from kaoken.passes.quantize import QuantizePass
 from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.tile import TilePass
 from kaoken.passes.vectorize import VectorizePass
 
 
-def tensor_pipeline(machine: TargetMachine) -> tuple[ModulePass, ...]:
+def tensor_pipeline(machine: TargetMachine, dtype: str) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
     return (
         CanonicalizePass(),
         FusePass(),
+        QuantizePass(dtype=dtype),
         ChooseSchedulePass(target=machine.name),
         BakePass(),
         OutlinePass(),
@@ -47,6 +49,8 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
     )
 
 
-def default_pipeline(machine: TargetMachine, threads: int = 1) -> tuple[ModulePass, ...]:
+def default_pipeline(
+    machine: TargetMachine, threads: int = 1, dtype: str = "f32"
+) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints."""
-    return (*tensor_pipeline(machine), *loop_pipeline(threads))
+    return (*tensor_pipeline(machine, dtype), *loop_pipeline(threads))
