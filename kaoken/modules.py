@@ -11,10 +11,10 @@ from pathlib import Path
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 from xdsl.ir import Operation
-from xdsl.parser import Parser
 from xdsl.utils.exceptions import DiagnosticException, ParseError
 
 from kaoken.errors import KaokenError
+from kaoken.parsing import KaokenParser
 from kaoken.universe import make_context
 from kaoken.weights import DIGEST, WEIGHTS, set_base_directory, sidecars, store_of
 
@@ -41,7 +41,7 @@ def read_module(path: str | Path, context: Context | None = None) -> ModuleOp:
 def parse_module(text: str, name: str = "text", context: Context | None = None) -> ModuleOp:
     """Parse and verify a module's text; KaokenError says where it is wrong."""
     try:
-        module = Parser(context or make_context(), text, name).parse_module()
+        module = KaokenParser(context or make_context(), text, name).parse_module()
         module.verify()
     except ParseError as error:
         raise KaokenError(parse_error_text(error)) from None

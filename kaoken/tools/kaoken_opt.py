@@ -18,6 +18,7 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from kaoken.errors import KaokenError
 from kaoken.modules import rebase_weights, save_weights, stored_keys, write_text
+from kaoken.parsing import KaokenParser
 from kaoken.tools.command_line import configure, parse_specs, run_tool
 from kaoken.universe import UNIVERSES, all_passes, all_targets
 from kaoken.weights import set_base_directory, store_of
@@ -57,7 +58,7 @@ class KaokenOpt(xDSLOptMain):
         self.available_targets |= all_targets()
 
     def register_all_frontends(self) -> None:
-        super().register_all_frontends()
+        self.available_frontends["mlir"] = self._read_mlir
         self.available_frontends["pt2"] = self._read_exported
 
     def register_all_arguments(self, arg_parser: argparse.ArgumentParser) -> None:
@@ -114,6 +115,10 @@ class KaokenOpt(xDSLOptMain):
             file = cache_folder() / f"{digest}.safetensors"
             save_weights(module, file, None)
             print(f"new weights are in {file}", file=sys.stderr)
+
+    def _read_mlir(self, stream: IO[bytes]) -> ModuleOp:
+        parser = KaokenParser(self.ctx, stream.read(), self.get_input_name())
+        return parser.parse_module(not self.args.no_implicit_module)
 
     def _read_exported(self, stream: IO[bytes]) -> ModuleOp:
         from kaoken.frontend.load import load_model

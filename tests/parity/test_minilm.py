@@ -54,9 +54,7 @@ def module(weights: Path) -> Any:
 def model(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> kaoken.CompiledModel:
     """The one compiled artefact, for up to 2 threads."""
     out = tmp_path_factory.mktemp("compiled") / "minilm"
-    return kaoken.compile(
-        weights, threads=2, out=out, max_batch=MAX_BATCH, max_tokens=MAX_TOKENS
-    )
+    return kaoken.compile(weights, threads=2, out=out, max_batch=MAX_BATCH, max_tokens=MAX_TOKENS)
 
 
 @pytest.mark.parametrize(("kind", "batch", "tokens"), sampled_sizes())
