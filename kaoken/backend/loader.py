@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Library:
     def create_context(self, threads: int) -> Context:
         """A new context; KaokenError when the CPU, the weights file or `threads` is unsuitable."""
         message = ctypes.create_string_buffer(_ERROR_BYTES)
-        path = str(self._weights).encode()
+        path = os.fsencode(self._weights)
         handle = self._create(path, threads, message, _ERROR_BYTES)
         if not handle:
             raise KaokenError(message.value.decode(errors="replace"))

@@ -10,24 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaoken.compiler import CompileOptions, Progress, compile_module
+from kaoken.compiler import (
+    CompileOptions,
+    Progress,
+    compile_module,
+    import_model,
+    tokenizer_files,
+)
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
 EMIT = ("mlir", "c", "so")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
 
 
 def run_compile(
@@ -43,32 +38,18 @@ def run_compile(
 
     What can be wrong with the options is found out before the work begins.
     """
-    from kaoken.backend.machine import TargetMachine
-    from kaoken.backend.package import check_output
-    from kaoken.backend.toolchain import find_compiler
-    from kaoken.frontend.load import load_model
-
     if emit not in EMIT:
         raise KaokenError(f"unknown --emit {emit}: choose from {', '.join(EMIT)}")
-    TargetMachine.parse(options.target)
-    check_output(out)
-    if options.library:
-        find_compiler(options.cc)
+    options.check(out)
     options = replace(options, copied_files=tokenizer_files(model))
     with progress_line() as progress:
         progress("import")
-        module = load_model(model, max_tokens=max_tokens, max_batch=max_batch, head=head)
+        module = import_model(model, max_tokens=max_tokens, max_batch=max_batch, head=head)
         if emit == "mlir":
             _write_mlir(module, out, options)
         else:
             compile_module(module, out, options, progress)
     print(f"wrote {out} ({progress.summary()})")
-
-
-def tokenizer_files(model: Path) -> tuple[Path, ...]:
-    """What the tokenizer of a Hugging Face folder is made of, or that of a .mlir beside it."""
-    folder = model.parent if model.suffix == ".mlir" else model
-    return tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
 
 
 def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:

@@ -195,3 +195,12 @@ def test_what_is_no_model() -> None:
         kaoken.compile(3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(KaokenError, match="there is no file or folder /nowhere"):
         kaoken.compile("/nowhere")
+
+
+def test_torch_is_missing(monkeypatch: pytest.MonkeyPatch, bert_folder: Path) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("kaoken.frontend.load.load_model", missing)
+    with pytest.raises(KaokenError, match="needs torch, which is not installed: `pip install"):
+        kaoken.compile(bert_folder)

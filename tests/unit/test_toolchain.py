@@ -86,6 +86,15 @@ def test_zig(tmp_path: Path, target: str) -> None:
     np.testing.assert_array_equal(model(**inputs(5))["y"], expected(inputs(5)["x"])[0])
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no zig")
+@pytest.mark.parametrize("machine", ["aarch64-linux-gnu", "riscv64-linux-musl", "aarch64-macos"])
+def test_runtime_compiles_for_other_machines(tmp_path: Path, machine: str) -> None:
+    command = [*find_compiler("zig").command, "-target", machine, "-std=c11", "-Wall", "-Werror"]
+    for source in toolchain.RUNTIME_SOURCES:
+        path = str(toolchain.RUNTIME / source)
+        run_compiler([*command, "-c", path, "-o", str(tmp_path / "object.o")])
+
+
 def test_older_package_is_replaced(tmp_path: Path) -> None:
     write_tiny(tmp_path / "tiny", threads=1)
     write_tiny(tmp_path / "tiny", threads=2)
