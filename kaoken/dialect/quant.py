@@ -35,7 +35,7 @@ class RowScaleOp(KaokenOp):
 
 @irdl_op_definition
 class QuantizeOp(KaokenOp):
-    """`clamp(round(x / scale), -127, 127) + zero_point`, rounding halves to even.
+    """`round(x * (1 / scale) + zero_point)`, halves to even, saturating at the type's limits.
 
     input is [..., K], scale [...]. The zero point is 0, which gives i8, or 128, which gives ui8.
     """

@@ -169,9 +169,10 @@ class KaokenFunctions(InterpreterFunctions):
 
     @impl(quant.QuantizeOp)
     def quantize(self, interpreter: Interpreter, op: quant.QuantizeOp, args: Arrays) -> Arrays:
-        steps = np.rint(args[0] * (np.float32(1) / args[1])[..., None])
-        zero = op.zero_point.value.data
-        return ((np.clip(steps, -quant.LIMIT, quant.LIMIT) + zero).astype(_result_dtype(op)),)
+        inverse = _wide(np.float32(1) / args[1])[..., None]
+        steps = (_wide(args[0]) * inverse + op.zero_point.value.data).astype(np.float32)
+        limits = np.iinfo(dtype := _result_dtype(op))
+        return (np.clip(np.rint(steps), limits.min, limits.max).astype(dtype),)
 
     @impl(nn.MatmulOp)
     def matmul(self, interpreter: Interpreter, op: nn.MatmulOp, args: Arrays) -> Arrays:
