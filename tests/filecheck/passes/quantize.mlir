@@ -1,0 +1,34 @@
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8}' | filecheck %s
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8},quantize{dtype=int8}' | filecheck %s
+// RUN: kaoken-opt %s -p 'quantize{dtype=bf16}' | filecheck %s --check-prefix=BF16
+// RUN: kaoken-opt %s -p 'quantize{dtype=f32}' | filecheck %s --check-prefix=F32
+// RUN: not kaoken-opt %s -p 'quantize{dtype=int7}' 2>&1 | filecheck %s --check-prefix=BAD
+
+// F32-NOT: kaoken.quantize
+// BAD: quantize has no dtype 'int7': choose one of f32, bf16, int8
+
+// Two layers read %x, which is quantised once. The third one's three inputs fill no 32-bit word:
+// it stays as it is.
+// CHECK-LABEL: func.func @main
+// CHECK:      %[[xs:.*]] = kaoken.row_scale %x : tensor<?x8xf32> -> tensor<?xf32>
+// CHECK-NEXT: %[[xq:.*]] = kaoken.quantize %x, %[[xs]] {zero_point = 128 : i64} : tensor<?x8xf32>, tensor<?xf32> -> tensor<?x8xui8>
+// CHECK-NEXT: %[[ws:.*]] = kaoken.row_scale %w : tensor<16x8xf32> -> tensor<16xf32>
+// CHECK-NEXT: %[[wq:.*]] = kaoken.quantize %w, %[[ws]] : tensor<16x8xf32>, tensor<16xf32> -> tensor<16x8xi8>
+// CHECK-NEXT: kaoken.linear %[[xq]], %[[wq]] bias %b : tensor<16xf32> input_scale %[[xs]] : tensor<?xf32> weight_scale %[[ws]] : tensor<16xf32> {activation = #kaoken<activation relu>} : tensor<?x8xui8>, tensor<16x8xi8> -> tensor<?x16xf32>
+// CHECK-NEXT: %[[vs:.*]] = kaoken.row_scale %v
+// CHECK-NEXT: %[[vq:.*]] = kaoken.quantize %v, %[[vs]]
+// CHECK-NEXT: kaoken.linear %[[xq]], %[[vq]] input_scale
+// CHECK:      kaoken.linear %{{.*}}, %u : tensor<?x3xf32>, tensor<8x3xf32> -> tensor<?x8xf32>
+// BF16:      %[[xb:.*]] = kaoken.cast %x : tensor<?x8xf32> -> tensor<?x8xbf16>
+// BF16-NEXT: %[[wb:.*]] = kaoken.cast %w : tensor<16x8xf32> -> tensor<16x8xbf16>
+// BF16-NEXT: kaoken.linear %[[xb]], %[[wb]] bias %b
+func.func @main(%x: tensor<?x8xf32> {kaoken.shape = #kaoken.shape<[rows, 8]>}, %z: tensor<?x3xf32> {kaoken.shape = #kaoken.shape<[rows, 3]>}) -> (tensor<?x16xf32>, tensor<?x16xf32>, tensor<?x8xf32>) attributes {kaoken.max = {rows = 64}} {
+  %w = kaoken.weight "w" : tensor<16x8xf32>
+  %v = kaoken.weight "v" : tensor<16x8xf32>
+  %u = kaoken.weight "u" : tensor<8x3xf32>
+  %b = kaoken.weight "b" : tensor<16xf32>
+  %0 = kaoken.linear %x, %w bias %b : tensor<16xf32> {activation = #kaoken<activation relu>} : tensor<?x8xf32>, tensor<16x8xf32> -> tensor<?x16xf32>
+  %1 = kaoken.linear %x, %v : tensor<?x8xf32>, tensor<16x8xf32> -> tensor<?x16xf32>
+  %2 = kaoken.linear %z, %u : tensor<?x3xf32>, tensor<8x3xf32> -> tensor<?x8xf32>
+  return %0, %1, %2 : tensor<?x16xf32>, tensor<?x16xf32>, tensor<?x8xf32>
+}
