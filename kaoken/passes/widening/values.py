@@ -205,6 +205,9 @@ class Widener:
             return others[0]
         if isinstance(op, affine.ApplyOp) and len(others) < len(bases):
             map_ = _without_zeros(op.map.data, [b is self.zero for b in bases])
+            if not others:
+                number = IntegerAttr.from_index_int_value(map_.eval([], [])[0])
+                return self.insert(arith.ConstantOp(number))
             if map_.results == (AffineExpr.dimension(0),):
                 return others[0]
             return self.insert(affine.ApplyOp(others, AffineMapAttr(map_)), op.result)
