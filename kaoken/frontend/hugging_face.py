@@ -63,9 +63,9 @@ def import_folder(
         raise KaokenError("max_batch and max_tokens are at least 1")
     config = _read_config(path)
     model = _load_model(path, config, task)
-    tokens = min(max_tokens, _position_limit(model.config))
+    tokens = min(max_tokens, position_limit(model.config))
     module = _import(model, name or _name_of(path), max_batch, tokens)
-    chosen = _folder_head(path) if head == "auto" else head
+    chosen = folder_head(path) if head == "auto" else head
     if chosen != "none":
         add_sentence_head(module, normalize=chosen == "sentence")
     return module
@@ -135,14 +135,34 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _load_model(path: Path, config: dict[str, Any], task: str | None) -> torch.nn.Module:
     _check_weights(path)
     loader = _model_class(task)
+    model, missing = _from_pretrained(loader, path, config)
+    if missing and all(key.startswith("pooler.") for key in missing):
+        # Checkpoints of language models hold no pooler; it would be random.
+        model, missing = _from_pretrained(loader, path, config, add_pooling_layer=False)
+    if missing:
+        raise KaokenError(
+            f"the weights in {path} lack {_some(missing)}: they are for another model"
+        )
+    return model.eval()
+
+
+def _from_pretrained(
+    loader: Any, path: Path, config: dict[str, Any], **options: Any
+) -> tuple[torch.nn.Module, list[str]]:
+    """The model of a folder, and which of its weights the folder lacks."""
     with _transformers_quietly():
         try:
-            model = loader.from_pretrained(
-                path, local_files_only=True, dtype="float32", attn_implementation="sdpa"
+            model, report = loader.from_pretrained(
+                path, local_files_only=True, dtype="float32", output_loading_info=True, **options
             )
         except Exception as error:
             raise KaokenError(_load_error(path, config, error)) from error
-    return model.eval()
+    return model, sorted(report["missing_keys"])
+
+
+def _some(keys: Sequence[str]) -> str:
+    shown = ", ".join(keys[:3])
+    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
 
 
 def _model_class(task: str | None) -> Any:
@@ -195,7 +215,7 @@ def _load_error(path: Path, config: dict[str, Any], error: Exception) -> str:
     return f"transformers cannot load {path}: {reason}"
 
 
-def _position_limit(config: Any) -> int:
+def position_limit(config: Any) -> int:
     """How many tokens the model's position table holds."""
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
@@ -236,7 +256,7 @@ def _plain_token(config: Any) -> int:
     return 2 if padding in (0, 1) else 1
 
 
-def _folder_head(path: Path) -> str:
+def folder_head(path: Path) -> str:
     """The head that a sentence-transformers folder asks for: beside or above the model."""
     for folder in (path, path.parent):
         file = folder / "modules.json"
