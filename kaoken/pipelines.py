@@ -6,10 +6,13 @@ time. So "run what remains" on a module of any level is to run the whole pipelin
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
 from kaoken.backend.machine import TargetMachine
+from kaoken.passes.apply_schedule import ApplySchedulePass
 from kaoken.passes.bake import BakePass
 from kaoken.passes.choose_schedule import ChooseSchedulePass
 from kaoken.passes.fuse import FusePass
@@ -21,15 +24,20 @@ from kaoken.passes.plan_memory import PlanMemoryPass
 from kaoken.passes.quantize import QuantizePass
 from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.tile import TilePass
+from kaoken.passes.unroll import UnrollPass
 from kaoken.passes.vectorize import VectorizePass
 
 
-def tensor_pipeline(machine: TargetMachine, dtype: str) -> tuple[ModulePass, ...]:
+def tensor_pipeline(
+    machine: TargetMachine, dtype: str, schedule: str | Path | None = None
+) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
+    given = () if schedule is None else (ApplySchedulePass(str(schedule), machine.name),)
     return (
         CanonicalizePass(),
         FusePass(),
         QuantizePass(dtype=dtype),
+        *given,
         ChooseSchedulePass(target=machine.name),
         BakePass(),
         OutlinePass(),
@@ -43,6 +51,7 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
         TilePass(),
         ReorderPass(),
         VectorizePass(),
+        UnrollPass(),
         LowerMathPass(),
         ParallelizePass(threads=threads),
         PlanMemoryPass(),
@@ -50,7 +59,13 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
 
 
 def default_pipeline(
-    machine: TargetMachine, threads: int = 1, dtype: str = "f32"
+    machine: TargetMachine,
+    threads: int = 1,
+    dtype: str = "f32",
+    schedule: str | Path | None = None,
 ) -> tuple[ModulePass, ...]:
-    """From a frontend's module to one that the C printer prints."""
-    return (*tensor_pipeline(machine, dtype), *loop_pipeline(threads))
+    """From a frontend's module to one that the C printer prints.
+
+    `schedule` is a schedule file, or the text of one, in place of what kaoken chooses.
+    """
+    return (*tensor_pipeline(machine, dtype, schedule), *loop_pipeline(threads))

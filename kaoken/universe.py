@@ -1,4 +1,4 @@
-"""The one registry: names of kaoken's dialects, passes and targets, with factories that import late.
+"""The one registry: kaoken's dialects, passes and targets by name, with late-importing factories.
 
 The entry point `xdsl.universe` shows it to plain `xdsl-opt` and `xdsl-gui`. kaoken's own tools
 build their context from it and xDSL's, so they work from a source checkout as well.
@@ -34,6 +34,12 @@ def _c_target() -> type[Target]:
     return CTarget
 
 
+def _schedule_target() -> type[Target]:
+    from kaoken.schedule.target import ScheduleTarget
+
+    return ScheduleTarget
+
+
 def _pass(name: str) -> tuple[str, Callable[[], type[ModulePass]]]:
     """Pass `a-b` is class `ABPass` of kaoken/passes/a_b.py."""
 
@@ -49,6 +55,7 @@ KAOKEN_UNIVERSE = Universe(
     all_passes=dict(
         [
             _pass("fuse"),
+            _pass("apply-schedule"),
             _pass("quantize"),
             _pass("choose-schedule"),
             _pass("bake"),
@@ -57,12 +64,13 @@ KAOKEN_UNIVERSE = Universe(
             _pass("reorder"),
             _pass("tile"),
             _pass("vectorize"),
+            _pass("unroll"),
             _pass("lower-math"),
             _pass("parallelize"),
             _pass("plan-memory"),
         ]
     ),
-    all_targets={"c": _c_target},
+    all_targets={"c": _c_target, "schedule": _schedule_target},
 )
 
 UNIVERSES = (XDSL_UNIVERSE, KAOKEN_UNIVERSE)

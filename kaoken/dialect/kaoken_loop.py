@@ -3,7 +3,8 @@
 Pointers into the weights file and the arena, and the thread team. Loops, memory accesses and
 arithmetic are upstream: affine, memref, vector, arith, math, scf, func. On `affine.for` the
 attribute `kaoken_loop.name` names the loop for schedules, and `kaoken_loop.kind` says whether its
-iterations are `parallel` or a `reduction`, whose order the compiler may change.
+iterations are `parallel` or a `reduction`, whose order the compiler may change;
+`kaoken_loop.unroll` how often the C compiler is to unroll it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from xdsl.traits import Pure
 
 NAME = "kaoken_loop.name"
 KIND = "kaoken_loop.kind"
+UNROLL = "kaoken_loop.unroll"
 PARALLEL = StringAttr("parallel")
 REDUCTION = StringAttr("reduction")
 

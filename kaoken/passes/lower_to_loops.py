@@ -62,6 +62,7 @@ from kaoken.passes.lowering.kernel import (
 from kaoken.passes.lowering.pointwise import lower_copy
 from kaoken.passes.lowering.rows import lower_norm_epilogue
 from kaoken.passes.lowering.table import LOWERINGS
+from kaoken.passes.strict import demanded_of
 
 MAX = "kaoken.max"
 
@@ -287,7 +288,8 @@ class _FunctionLowering:
             raise KaokenError(f"lower-to-loops knows no lowering of {op.name}")
         kernel = self._kernel()
         LOWERINGS[type(op)](op, kernel)
-        self._call(kernel, schedule_of(op))
+        schedule = schedule_of(op)
+        self._call(kernel, schedule, demanded_of(op, schedule))
         if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
             kernel = self._kernel()
             lower_norm_epilogue(op, kernel)
@@ -296,9 +298,14 @@ class _FunctionLowering:
     def _kernel(self) -> Kernel:
         return Kernel(Block(), self.shapes, self.maxima, self.shared.add_error)
 
-    def _call(self, kernel: Kernel, schedule: ScheduleAttr | None) -> None:
+    def _call(
+        self,
+        kernel: Kernel,
+        schedule: ScheduleAttr | None,
+        demanded: ScheduleAttr | None = None,
+    ) -> None:
         """Share the finished kernel and call it with this function's buffers and sizes."""
-        function = kernel.finish(schedule)
+        function = kernel.finish(schedule, demanded)
         cse(function)
         name = self.shared.share(function)
         arguments = [self._argument(a) for a in kernel.arguments]

@@ -34,8 +34,9 @@ from xdsl.rewriter import InsertPoint
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.kaoken_loop import BarrierOp, NumThreadsOp, TeamType, ThreadIdOp
 from kaoken.errors import KaokenError
-from kaoken.passes.loops import loop_name, sole_inner_loop
-from kaoken.passes.vectorize import VectorizePass
+from kaoken.passes.loops import is_parallel, loop_name, loops_named, sole_inner_loop
+from kaoken.passes.strict import kind_of, no_loop, settle
+from kaoken.passes.unroll import UnrollPass
 
 THREADS = "kaoken.threads"
 MAX_THREADS = 256
@@ -55,7 +56,7 @@ class ParallelizePass(ModulePass):
             raise KaokenError(f"threads is {self.threads}: give a number from 1 to {MAX_THREADS}")
         if self.threads == 1 or THREADS in op.attributes:
             return
-        VectorizePass().apply(ctx, op)
+        UnrollPass().apply(ctx, op)
         op.attributes[THREADS] = IntegerAttr(self.threads, i64)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
         teams = {f.sym_name.data: _add_team(f) for f in functions}
@@ -105,17 +106,33 @@ def _divide(function: func.FuncOp, team: SSAValue) -> None:
     member = builder.insert(ThreadIdOp(team)).result
     count = builder.insert(NumThreadsOp(team)).result
     alone = _is_last(builder, member, count)
+    divided: set[str] = set()
     for op in list(block.ops):
         if isinstance(op, affine.ForOp) and (loop := _named(op, names)) is not None:
+            divided.add(loop_name(loop))
             _divide_loop(loop, member, count)
         elif op.regions:
             _guard(op, alone)
+    for directive in directives:
+        settle(function, directive, [_refusal(function, str(directive.args[0]), divided)])
+
+
+def _refusal(function: func.FuncOp, name: str, divided: set[str]) -> str | None:
+    """Why no loop of that name was divided, if none was."""
+    if name in divided:
+        return None
+    if not loops_named(function, name):
+        return no_loop(function, name)
+    subject = kind_of(function, name)
+    if "reduction" in subject:
+        return f"{subject} cannot be divided: sums must not depend on the number of threads"
+    return f"{subject} cannot be divided: it is not alone in the loops around it"
 
 
 def _named(loop: affine.ForOp, names: set[str]) -> affine.ForOp | None:
     """The loop, or one that it alone contains, that is to be divided."""
     inner: affine.ForOp | None = loop
-    while inner is not None and loop_name(inner) not in names:
+    while inner is not None and not (loop_name(inner) in names and is_parallel(inner)):
         inner = sole_inner_loop(inner)
     return inner
 

@@ -10,23 +10,25 @@ passed over, so one directive serves a kernel of several nests.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from xdsl.context import Context
-from xdsl.dialects import affine
+from xdsl.dialects import affine, func
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from kaoken.errors import KaokenError
 from kaoken.passes.loops import (
     induction_variable,
     is_parallel,
     loop_name,
+    loops_named,
     scheduled_functions,
     sole_inner_loop,
 )
+from kaoken.passes.strict import DirectiveRefused, kind_of, no_loop, settle
 from kaoken.passes.tile import TilePass
 
 
@@ -42,7 +44,42 @@ class ReorderPass(ModulePass):
             for directive in schedule.all("order"):
                 order = [str(name) for name in directive.args]
                 for loop in _outermost(function.body.block):
-                    _interchange(_perfect_nest(loop), order)
+                    try:
+                        _interchange(_perfect_nest(loop), order)
+                    except _Dependent as error:
+                        raise DirectiveRefused(function, directive, str(error)) from None
+                settle(function, directive, [_disorder(function, order)])
+
+
+class _Dependent(Exception):
+    """A loop would come to stand outside one that its bounds depend on."""
+
+
+def _disorder(function: func.FuncOp, order: list[str]) -> str | None:
+    """Where the loops do not stand as they should, and why."""
+    for at, name in enumerate(order):
+        loops = loops_named(function, name)
+        if not loops:
+            return no_loop(function, name)
+        later = set(order[at + 1 :])
+        for outer in (o for loop in loops for o in _enclosing(loop) if loop_name(o) in later):
+            return _cause(function, name, loop_name(outer))
+    return None
+
+
+def _enclosing(loop: affine.ForOp) -> Iterator[affine.ForOp]:
+    parent = loop.parent_op()
+    while parent is not None:
+        if isinstance(parent, affine.ForOp):
+            yield parent
+        parent = parent.parent_op()
+
+
+def _cause(function: func.FuncOp, name: str, outer: str) -> str:
+    subject = kind_of(function, name)
+    if "reduction" in subject:
+        return f"{subject} cannot stand outside {outer}: its sum belongs to one result"
+    return f"{subject} cannot stand outside {outer}: there is more than that loop in {outer}"
 
 
 def _outermost(block: Block) -> list[affine.ForOp]:
@@ -60,7 +97,7 @@ def _perfect_nest(loop: affine.ForOp) -> list[affine.ForOp]:
 def _interchange(nest: list[affine.ForOp], order: list[str]) -> None:
     """Permute the loops that `order` names among the places that they hold.
 
-    Raises KaokenError when a loop would come to stand outside one that its bounds depend on.
+    Raises _Dependent when a loop would come to stand outside one that its bounds depend on.
     """
     names = [loop_name(loop) for loop in nest]
     places = [i for i, name in enumerate(names) if name in order]
@@ -100,7 +137,7 @@ def _check_bounds(order: list[affine.ForOp]) -> None:
     for loop in order:
         for operand in loop.operands:
             if operand in inner:
-                raise KaokenError(
+                raise _Dependent(
                     f"loop {loop_name(loop)} cannot stand outside {inner[operand]}: "
                     "its bounds depend on it"
                 )

@@ -31,6 +31,7 @@ from kaoken.passes.loops import (
     scheduled_functions,
 )
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
+from kaoken.passes.strict import settle
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,27 @@ class TilePass(ModulePass):
             for directive in schedule.all("tile"):
                 name, size = directive.args
                 assert isinstance(size, int)
-                for loop in loops_named(function, str(name)):
-                    _tile(loop, size)
+                loops = loops_named(function, str(name))
+                settle(function, directive, [_tile(loop, size) for loop in loops])
 
 
-def _tile(loop: affine.ForOp, size: int) -> None:
-    """Split one loop; one that steps already is a block loop."""
-    if loop.step.value.data != 1 or size < 1:
-        return
+def _tile(loop: affine.ForOp, size: int) -> str | None:
+    """Split one loop, or say why not; one that steps already is a block loop."""
+    if size < 1:
+        return "a block must have at least one iteration"
+    if loop.step.value.data != 1:
+        return f"{loop_name(loop)} is in blocks already: split {loop_name(loop)}_in"
     trips = constant_trip_count(loop)
+    if trips is None and not is_parallel(loop):
+        return f"{loop_name(loop)} is a reduction of open extent"
     if trips is not None and trips <= size:
         loop.attributes[kaoken_loop.NAME] = StringAttr(f"{loop_name(loop)}_in")
         induction_variable(loop).name_hint = f"{loop_name(loop)}"
     elif trips is not None:
         _tile_constant(loop, trips, size)
-    elif is_parallel(loop):
+    else:
         _tile_open(loop, size)
+    return None
 
 
 def _tile_constant(loop: affine.ForOp, trips: int, size: int) -> None:

@@ -15,6 +15,7 @@ hold something without a vector form stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -43,6 +44,7 @@ from kaoken.passes.loops import (
     sole_inner_loop,
 )
 from kaoken.passes.reorder import ReorderPass
+from kaoken.passes.strict import no_loop, settle
 from kaoken.passes.widening.parallel import widen_parallel
 from kaoken.passes.widening.reduction import widen_reduction
 from kaoken.passes.widening.values import CannotWiden
@@ -58,27 +60,49 @@ class VectorizePass(ModulePass):
         ReorderPass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
             for directive in schedule.all("vectorize"):
-                _vectorize(function, [str(name) for name in directive.args])
+                names = [str(name) for name in directive.args]
+                settle(function, directive, list(_vectorize(function, names)))
             cse(function)
             dce(op)
 
 
-def _vectorize(function: func.FuncOp, names: list[str]) -> None:
+def _vectorize(function: func.FuncOp, names: list[str]) -> Iterator[str | None]:
+    """Widen all loops of these names; for each None, or why it is left."""
+    for name in names:
+        if not loops_named(function, name):
+            yield no_loop(function, name)
     for loop in loops_named(function, names[0]):
         if is_reduction(loop):
-            _try(lambda loop=loop: widen_reduction(loop))
-        elif _nest(loop, names) is not None:
-            for version in _versions(loop):
-                nest = _nest(version, names)
-                assert nest is not None
-                _try(lambda nest=nest: widen_parallel(nest))
+            yield _try(lambda loop=loop: widen_reduction(loop), names)
+        elif _nest(loop, names) is None:
+            yield _obstacle(loop, names)
+        elif versions := _versions(loop):
+            nests = [_nest(version, names) or [] for version in versions]
+            yield from [_try(lambda nest=nest: widen_parallel(nest), names) for nest in nests]
+        else:
+            yield f"{loop_name(loop)} has no known extent: tile it first"
 
 
-def _try(widen) -> None:
+def _try(widen: Callable[[], None], names: list[str]) -> str | None:
+    """Why it could not be done, if it could not."""
     try:
         widen()
-    except CannotWiden:
-        return
+    except CannotWiden as error:
+        return f"{' and '.join(names)} cannot be widened: {error} has no vector form"
+    return None
+
+
+def _obstacle(loop: affine.ForOp, names: list[str]) -> str:
+    """Why the loops called `names` are no nest of parallel loops of fixed extent."""
+    outer = loop
+    for name in names[1:]:
+        inner = sole_inner_loop(outer)
+        if inner is None or loop_name(inner) != name:
+            return f"{name} is not alone in, and right inside, {loop_name(outer)}"
+        if constant_trip_count(inner) is None:
+            return f"{name} has no known extent: tile it first"
+        outer = inner
+    return f"{' and '.join(names)} are not all parallel"
 
 
 def _nest(loop: affine.ForOp, names: list[str]) -> list[affine.ForOp] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from xdsl.utils.arg_spec import ArgSpec, ArgSpecConvertible, parse_pipeline
 from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException, ParseError
 
-from kaoken.errors import KaokenError
+from kaoken.errors import KaokenError, MarkedError
 from kaoken.modules import diagnostic_text, parse_error_text
 
 
@@ -25,13 +25,15 @@ def run_tool(run: Callable[[], Any]) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error on one line."""
+    """The message of an error on one line; a marked place of the user's file follows it."""
     if isinstance(error, ParseError):
         return parse_error_text(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, DiagnosticException):
         return diagnostic_text(error)
+    if isinstance(error, MarkedError):
+        return str(error)
     return " ".join(str(error).split())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from xdsl.dialects import affine, arith, func, memref, scf, vector
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
+    IntegerAttr,
     StringAttr,
 )
 from xdsl.ir import Attribute, BlockArgument, Operation, Region, SSAValue
@@ -105,6 +106,8 @@ def _for(
     advance = f"{name}++" if step == "1" else f"{name} += {step}"
     p.targets.append(list(op.body.block.args[1:]))
     type_ = scalar_type(index.type)
+    if isinstance(unroll := op.attributes.get(kaoken_loop.UNROLL), IntegerAttr):
+        p.pragma(f"GCC unroll {unroll.value.data}")
     with p.braces(f"for ({type_} {name} = {lower}; {name} < {upper}; {advance})"):
         p.block(op.body.block)
     p.targets.pop()

@@ -22,6 +22,7 @@ from kaoken.dialect.attributes import ScheduleAttr, Shape, ShapeAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
 from kaoken.passes.lowering.nest import Index, Nest
+from kaoken.passes.strict import demand
 
 STATUS_TYPE = MemRefType(i64, [2])
 
@@ -123,8 +124,10 @@ class Kernel(Nest):
         value.name_hint = name
         return value
 
-    def finish(self, schedule: ScheduleAttr | None) -> func.FuncOp:
-        """The private function, which takes over the nest."""
+    def finish(
+        self, schedule: ScheduleAttr | None, demanded: ScheduleAttr | None = None
+    ) -> func.FuncOp:
+        """The private function, which takes over the nest; `demanded` is what must be obeyed."""
         self.builder.insert(func.ReturnOp())
         function = func.FuncOp(
             self.name,
@@ -136,4 +139,6 @@ class Kernel(Nest):
         function.attributes["kaoken.comment"] = StringAttr(self.comment)
         if schedule is not None:
             function.attributes["kaoken.schedule"] = schedule
+        if demanded is not None:
+            demand(function, demanded)
         return function
