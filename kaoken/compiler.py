@@ -98,7 +98,7 @@ def compile(
 
     A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
     `.pt2` or a `.mlir`. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
-    a call may use; `schedule` the text or file of `kaoken.schedule.rules`; `head` what follows a
+    a call may use; `schedule` a file or text of `kaoken.schedule`; `head` what follows a
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
     kaoken's cache. Raises KaokenError.
     """
@@ -190,10 +190,7 @@ def compile_module(
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
     ops = op_counts(module)
-    if options.schedule is not None:
-        progress("schedule")
-        apply_schedule(module, options.schedule)
-    lower(module, machine, options.threads, options.dtype, progress)
+    lower(module, machine, options.threads, options.dtype, options.schedule, progress)
     package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
     with output_folder(out) as draft:
         progress("write C")
@@ -206,25 +203,12 @@ def compile_module(
             build_library(draft, interface.name, machine, compiler)
 
 
-def apply_schedule(module: ModuleOp, schedule: str | Path) -> None:
-    """Fuse the module's ops, and write the given schedules (`kaoken.schedule.rules`) on them."""
-    from xdsl.transforms.canonicalize import CanonicalizePass
-
-    from kaoken.passes.fuse import FusePass
-    from kaoken.schedule.rules import apply_rules
-    from kaoken.universe import make_context
-
-    context = make_context()
-    for one in (CanonicalizePass(), FusePass()):
-        one.apply(context, module)
-    apply_rules(module, schedule)
-
-
 def lower(
     module: ModuleOp,
     machine: TargetMachine,
-    threads: int,
+    threads: int = 1,
     dtype: str = "f32",
+    schedule: str | Path | None = None,
     progress: Progress = _silent,
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed."""
@@ -235,7 +219,7 @@ def lower(
     from kaoken.universe import make_context
 
     context = make_context()
-    for one in default_pipeline(machine, threads, dtype):
+    for one in default_pipeline(machine, threads, dtype, schedule):
         progress(one.name)
         try:
             one.apply(context, module)
@@ -268,11 +252,10 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
 
 
 def _schedule_text(schedule: str | Path | None) -> str:
-    if schedule is None:
-        return ""
-    from kaoken.schedule.rules import read_rules
-
-    return str(read_rules(schedule))
+    """What the cache's key says about a schedule: its text, as far as there is one."""
+    if schedule is None or "{" in str(schedule) or not Path(schedule).is_file():
+        return str(schedule)
+    return Path(schedule).read_text()
 
 
 def op_counts(module: ModuleOp) -> dict[str, int]:

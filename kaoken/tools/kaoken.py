@@ -53,14 +53,16 @@ def compile(
         str,
         typer.Option(help="How far to go: mlir (the imported model), c (C source), so (library)."),
     ] = "so",
-    dtype: Annotated[str, typer.Option(help="Arithmetic and weights: f32.")] = "f32",
+    dtype: Annotated[
+        str, typer.Option(help="Weights and products of linear layers: f32, bf16 or int8.")
+    ] = "f32",
     head: Annotated[
         str,
         typer.Option(help="What follows a folder's model: none, auto, mean-pool or sentence."),
     ] = "none",
     schedule: Annotated[
         Path | None,
-        typer.Option(help="A file of lines `op: directive, ...` in place of what kaoken chooses."),
+        typer.Option(help="A schedule file, in place of what kaoken chooses; see docs."),
     ] = None,
     cc: CC = None,
 ) -> None:

@@ -88,6 +88,24 @@ def test_targets(tmp_path: Path, target: str) -> None:
     assert_close(model(x), module(x))
 
 
+def test_given_schedule(tmp_path: Path) -> None:
+    text = "linear k=20 n=33 { panel(8) tile(m, 2) order(n0, m, m_in, n1) vectorize(m_in, n1) }"
+    module, model = compile_two(tmp_path / "two", target="generic", schedule=text)
+    assert "n0 * 8" in (tmp_path / "two" / "two.c").read_text()
+    x = torch.randn(7, 20)
+    assert_close(model(x), module(x))
+    with pytest.raises(KaokenError, match="attention"):
+        compile_two(tmp_path / "other", schedule="attention { tile(i, 4) }")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 2e-2), ("int8", 5e-2)])
+def test_narrow_dtypes(tmp_path: Path, dtype: str, tolerance: float) -> None:
+    module, model = compile_two(tmp_path / "two", dtype=dtype)
+    x = torch.randn(7, 20)
+    difference = (model(x) - module(x)).abs().max().item()
+    assert 0 < difference < tolerance
+
+
 def test_output_structures(tmp_path: Path) -> None:
     x = torch.randn(3, 20)
     module, model = compile_two(tmp_path / "tuple", "tuple")
@@ -167,7 +185,7 @@ def test_token_outside_the_vocabulary(bert_folder: Path, tmp_path: Path) -> None
 
 
 WRONG_OPTIONS = {
-    "dtype": ({"dtype": "int3"}, "unknown dtype int3: choose from f32"),
+    "dtype": ({"dtype": "int3"}, "unknown dtype int3: choose from f32, bf16, int8"),
     "threads": ({"threads": 0}, "threads is 0, but must be at least 1"),
 }
 
