@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import (
     IntegerType,
     Signedness,
     StringAttr,
+    UnitAttr,
     bf16,
     f32,
     f64,
@@ -211,6 +212,7 @@ class AttentionOp(KaokenOp):
     and each of the G key heads serves H/G query heads. The result is [B, S, H*E]. mask broadcasts
     to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to scores.
     With `causal`, query i sees keys 0 .. i + T - S. A row whose keys are all hidden gives zeros.
+    With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32.
     """
 
     name = "kaoken.attention"
@@ -224,6 +226,7 @@ class AttentionOp(KaokenOp):
     num_kv_heads = opt_prop_def(IntegerAttr)
     scale = prop_def(FloatAttr)
     causal = prop_def(BoolAttr, default_value=BoolAttr.from_bool(False))
+    bf16_products = opt_prop_def(UnitAttr)
     schedule = opt_prop_def(ScheduleAttr)
 
     irdl_options = (ParsePropInAttrDict(),)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from xdsl.dialects.arith import ConstantOp
-from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp, TensorType
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp, TensorType, bf16
 from xdsl.dialects.func import FuncOp
 from xdsl.interpreter import (
     Interpreter,
@@ -183,16 +183,18 @@ class KaokenFunctions(InterpreterFunctions):
 
     @impl(nn.AttentionOp)
     def attention(self, interpreter: Interpreter, op: nn.AttentionOp, args: Arrays) -> Arrays:
-        query = _split_heads(args[0], op.heads)
+        rounded = _bf16 if op.bf16_products is not None else np.asarray
+        query = rounded(_split_heads(args[0], op.heads))
         group = op.heads // op.kv_heads
-        key, value = (np.repeat(_split_heads(x, op.kv_heads), group, 1) for x in args[1:3])
+        key, value = (rounded(np.repeat(_split_heads(x, op.kv_heads), group, 1)) for x in args[1:3])
         scores = query @ np.swapaxes(key, -1, -2) * op.scale.value.data
         narrow = scores.astype(np.promote_types(np.float32, _float_dtype(op)))
         if op.mask is not None:
             narrow = _masked(narrow, args[3])
         if op.causal.value.data:
             narrow = np.where(_causal(*narrow.shape[-2:]), narrow, -np.inf)
-        mixed = _softmax_or_zero(narrow) @ value
+        powers, total = _powers(narrow)
+        mixed = rounded(powers) @ value / total
         return (_result(op, np.swapaxes(mixed, 1, 2).reshape(*args[0].shape[:2], -1)),)
 
     @impl(nn.LayerNormOp)
@@ -415,13 +417,21 @@ def _causal(queries: int, keys: int) -> Array:
     return np.arange(keys) <= np.arange(queries)[:, None] + keys - queries
 
 
-def _softmax_or_zero(scores: Array) -> Array:
-    """Softmax of the last dimension in float64; a row of -inf alone becomes zeros."""
+def _powers(scores: Array) -> tuple[Array, Array]:
+    """exp(score - max) of the last dimension and their sums, in float64.
+
+    A row of -inf alone has powers of 0 and the sum 1.
+    """
     scores = scores.astype(np.float64)
     top = scores.max(-1, keepdims=True, initial=-np.inf)
     powers = np.exp(scores - np.where(np.isneginf(top), 0, top))
     total = powers.sum(-1, keepdims=True)
-    return powers / np.where(total == 0, 1, total)
+    return powers, np.where(total == 0, 1, total)
+
+
+def _bf16(x: Array) -> Array:
+    """Rounded to bf16, halves to even."""
+    return x.astype(np.float32).astype(numpy_dtype(bf16)).astype(np.float64)
 
 
 def _check_indices(value: SSAValue, indices: Array, size: int) -> None:

@@ -11,8 +11,8 @@
 Weights have one scale a column, activations one a token, taken while the program runs; each
 activation is quantised once for all the layers that read it. What is said of weights alone `bake`
 folds. Sums, epilogues and everything between linear layers stay f32 (i32 for the products of
-eight bits). Layers whose weights are not known, or whose inputs do not fill 32-bit lanes, stay as
-they are. With dtype=f32 nothing changes.
+eight bits). Attention's products take bf16 factors with either dtype. Layers whose weights are not
+known, or whose inputs do not fill 32-bit lanes, stay as they are. With dtype=f32 nothing changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, bf16, f32
+from xdsl.dialects.builtin import ModuleOp, UnitAttr, bf16, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
@@ -66,6 +66,7 @@ class QuantizePass(ModulePass):
         for op in list(block.ops):
             if isinstance(op, AttentionOp):
                 fold_attention_scale(op)
+                _narrow_attention(op)
         narrowed: dict[SSAValue, tuple[SSAValue, SSAValue | None]] = {}
         for op in list(block.ops):
             if isinstance(op, LinearOp) and _can_narrow(op, _GROUP[self.dtype]):
@@ -90,6 +91,13 @@ class QuantizePass(ModulePass):
         scale = _insert(op, RowScaleOp.make([value]))
         quantized = QuantizeOp.make([value, scale], {"zero_point": int_attr(zero_point)})
         return _insert(op, quantized), scale
+
+
+def _narrow_attention(op: AttentionOp) -> None:
+    """Scores and their products with the values in bf16, whatever the linear layers have."""
+    head_size = tensor_type(op.query).get_shape()[-1] // op.heads
+    if head_size % 2 == 0:
+        op.bf16_products = UnitAttr()
 
 
 def _insert(before: LinearOp, op: KaokenOp) -> SSAValue:

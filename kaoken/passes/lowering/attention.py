@@ -8,6 +8,9 @@
         s[i, :] = exp(s[i, :] - max);  inverse[i] = 1 / sum
         o[i, e] = sum over j of s[i, j] * v[j, e] * inverse[i]
 
+With bf16 products all factors are rounded to bf16 first: queries a block at a time, keys and values
+a head at a time, exponentials as they are computed. Sums stay f32.
+
 The way of SlimAttention (arXiv 2407.07304). The schedule's `tile(i, R)` gives the rows of a block
 and `panel(P)` the keys of a panel.
 """
@@ -17,13 +20,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import MemRefType, f32, i1
+from xdsl.dialects.builtin import MemRefType, bf16, f32, i1, i32
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 
 from kaoken.dialect.attributes import ScheduleAttr, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp, ViewOp
 from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import SliceOp
 from kaoken.passes.lowering.kernel import Kernel
@@ -150,25 +154,209 @@ def _times(kernel: Kernel, batch: Dim, heads: int) -> Index | Extent:
     return Extent(AffineMap(0, 1, (AffineExpr.symbol(0) * heads,)), (size,))
 
 
+@dataclass(frozen=True)
+class Head:
+    """Which rows and which head a pass over one head reads."""
+
+    query_row: Index
+    key_row: Index
+    head: SSAValue
+    kv_head: SSAValue
+
+
+class Factors:
+    """What the two products multiply, and how the exponentials between them are kept."""
+
+    def __init__(self, plan: _Plan, at: Head, scores: SSAValue):
+        self.plan, self.at, self.scores = plan, at, scores
+        self.n = plan.n
+        self.panels = plan.stride // plan.panel
+
+    @property
+    def depth(self) -> int:
+        """Steps of the sum over a head's numbers."""
+        return self.plan.head_size
+
+    @property
+    def steps(self) -> Index | Extent:
+        """Steps of the sum over keys."""
+        return self.plan.keys
+
+    def pack(self) -> None:
+        """Before the first block of a head: bring keys, and maybe values, into shape."""
+        raise NotImplementedError
+
+    def start_block(self, first: Index, rows: Extent) -> None:
+        """Before the rows of a block."""
+
+    def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
+        """Step d of query i of the block, which is row `row` of all."""
+        raise NotImplementedError
+
+    def key(self, j0: SSAValue, j1: SSAValue, d: SSAValue) -> SSAValue:
+        """Step d of key j1 of panel j0."""
+        raise NotImplementedError
+
+    def keep(self, value: SSAValue, i: SSAValue, j: SSAValue) -> None:
+        """Keep the exponential of query i and key j."""
+        raise NotImplementedError
+
+    def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
+        """Step j of query i's exponentials."""
+        raise NotImplementedError
+
+    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
+        """Step j of a column of the values."""
+        raise NotImplementedError
+
+    def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
+        """One step of a sum."""
+        raise NotImplementedError
+
+    def column(self, head: SSAValue, d: Index, size: int, offset: int) -> SSAValue:
+        """The column of number d of a head."""
+        return self.n.affine(lambda h, d: h * size + d + offset, head, d)
+
+    def key_at(self, j: SSAValue, d: Index) -> SSAValue:
+        """Number d of key j; a key beyond the last is the last, which the bias hides."""
+        n, (k, offset) = self.n, self.plan.k
+        last = n.add_index(self.plan.keys, -1)
+        row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(j, n.index(last))))
+        return n.load(k, row, self.column(self.at.kv_head, d, self.plan.head_size, offset))
+
+
+class FloatFactors(Factors):
+    """f32: queries and values where they are, keys in panels, exponentials over the scores."""
+
+    def pack(self) -> None:
+        n, p = self.n, self.plan
+        self.kt = n.alloc(MemRefType(f32, [self.panels, p.head_size, p.panel]), "kt")
+        with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
+            j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
+            with n.parallel("d", p.head_size) as d:
+                n.store(self.key_at(j, d), self.kt, j0, d, j1)
+
+    def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
+        q, offset = self.plan.q
+        return self.n.load(q, row, self.column(self.at.head, d, self.plan.head_size, offset))
+
+    def key(self, j0: SSAValue, j1: SSAValue, d: SSAValue) -> SSAValue:
+        return self.n.load(self.kt, j0, d, j1)
+
+    def keep(self, value: SSAValue, i: SSAValue, j: SSAValue) -> None:
+        self.n.store(value, self.scores, i, j)
+
+    def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
+        return self.n.load(self.scores, i, j)
+
+    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
+        v, offset = self.plan.v
+        at = self.column(self.at.kv_head, column, self.plan.value_size, offset)
+        return self.n.load(v, self.n.add_index(self.at.key_row, j), at)
+
+    def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
+        return self.n.insert(math.FmaOp(a, b, acc))
+
+
+class Bf16Factors(Factors):
+    """Words of two bf16: neighbours in a head for the scores, neighbouring keys for the output."""
+
+    @property
+    def depth(self) -> int:
+        return self.plan.head_size // 2
+
+    @property
+    def steps(self) -> Index | Extent:
+        return Extent.of(self.plan.keys).ceildiv(2)
+
+    def pack(self) -> None:
+        p, half = self.plan, self.plan.head_size // 2
+        kt, self.kt = self._words([self.panels, half, p.panel], "kt")
+        vt, self.vt = self._words([p.stride // 2, p.value_size], "vt")
+        q16, self.q = self._words([p.rows, half], "q16")
+        self.flat_q = self._flat(q16, p.head_size)
+        p16, self.p = self._words([p.rows, p.stride // 2], "p16")
+        self.flat_p = self._flat(p16, p.stride)
+        self._pack_keys(kt, half)
+        self._pack_values(vt)
+
+    def _words(self, shape: list[int], name: str) -> tuple[SSAValue, SSAValue]:
+        """Memory for words, as pairs of bf16 and as i32."""
+        pairs = self.n.alloc(MemRefType(bf16, [*shape, 2]), name)
+        words = self.n.insert(ViewOp(pairs, MemRefType(i32, shape)))
+        words.name_hint = f"{name}_words"
+        return pairs, words
+
+    def _pack_keys(self, kt: SSAValue, half: int) -> None:
+        n, p = self.n, self.plan
+        with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
+            j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
+            with n.parallel("d", half) as d, n.parallel("half", 2) as part:
+                number = n.affine(lambda d, part: d * 2 + part, d, part)
+                self._store(self.key_at(j, number), kt, j0, d, j1, part)
+
+    def _pack_values(self, vt: SSAValue) -> None:
+        n, p, (v, offset) = self.n, self.plan, self.plan.v
+        last = n.add_index(p.keys, -1)
+        with n.parallel("p0", self.steps) as j, n.parallel("half", 2) as part:
+            key = n.affine(lambda j, part: j * 2 + part, j, part)
+            row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(key, n.index(last))))
+            with n.parallel("e", p.value_size) as e:
+                at = self.column(self.at.kv_head, e, p.value_size, offset)
+                self._store(n.load(v, row, at), vt, j, e, part)
+
+    def start_block(self, first: Index, rows: Extent) -> None:
+        """Round the block's queries."""
+        n, p, (q, offset) = self.n, self.plan, self.plan.q
+        with n.parallel("row", rows) as i, n.parallel("lane", p.head_size) as d:
+            at = self.column(self.at.head, d, p.head_size, offset)
+            self._store(n.load(q, n.add_index(first, i), at), self.flat_q, i, d)
+
+    def _flat(self, pairs: SSAValue, width: int) -> SSAValue:
+        """Rows of pairs as rows of single numbers."""
+        return self.n.insert(ViewOp(pairs, MemRefType(bf16, [self.plan.rows, width])))
+
+    def _store(self, value: SSAValue, target: SSAValue, *at: Index) -> None:
+        self.n.store(self.n.insert(ConvertOp(value, bf16)), target, *at)
+
+    def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
+        return self.n.load(self.q, i, d)
+
+    def key(self, j0: SSAValue, j1: SSAValue, d: SSAValue) -> SSAValue:
+        return self.n.load(self.kt, j0, d, j1)
+
+    def keep(self, value: SSAValue, i: SSAValue, j: SSAValue) -> None:
+        self._store(value, self.flat_p, i, j)
+
+    def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
+        return self.n.load(self.p, i, j)
+
+    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
+        return self.n.load(self.vt, j, column)
+
+    def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
+        return self.n.insert(DotOp(DotKind.BF16, a, b, acc))
+
+
 def _head(p: _Plan, b: SSAValue, h: SSAValue) -> None:
-    n, panels = p.n, p.stride // p.panel
-    kt = n.alloc(MemRefType(f32, [panels, p.head_size, p.panel]), "kt")
+    n = p.n
     bias = n.alloc(MemRefType(f32, [p.stride]), "bias")
     scores = n.alloc(MemRefType(f32, [p.rows, p.stride]), "s")
     inverse = n.alloc(MemRefType(f32, [p.rows]), "inverse")
     group = p.op.heads // p.op.kv_heads
     kv_head = n.affine(lambda h: h // group, h) if group > 1 else h
-    query_row = n.multiply_index(b, p.queries)
-    key_row = n.multiply_index(b, p.keys)
-    _pack_keys(p, key_row, kv_head, kt)
+    at = Head(n.multiply_index(b, p.queries), n.multiply_index(b, p.keys), h, kv_head)
+    factors = (Bf16Factors if p.op.bf16_products else FloatFactors)(p, at, scores)
+    factors.pack()
     _key_bias(p, b, bias)
     with n.parallel("i", p.queries, step=p.rows) as i:
         rows = _rows_left(i, p.queries, p.rows)
-        first = n.add_index(query_row, i)
-        _scores(p, (first, h), rows, kt, bias, scores)
+        first = n.add_index(at.query_row, i)
+        factors.start_block(first, rows)
+        _scores(p, factors, first, rows, bias, scores)
         _full_mask(p, (b, h, i), rows, scores)
-        _softmax(p, rows, scores, inverse)
-        _output(p, (first, h), (key_row, kv_head), rows, scores, inverse)
+        _softmax(p, factors, rows, scores, inverse)
+        _output(p, factors, first, rows, inverse)
 
 
 def _rows_left(i: SSAValue, total: Index, block: int) -> Extent:
@@ -180,18 +368,6 @@ def _rows_left(i: SSAValue, total: Index, block: int) -> Extent:
         left = AffineExpr.constant(total) - start
         return Extent(AffineMap(1, 0, (size, left)), (i,))
     return Extent(AffineMap(1, 1, (size, AffineExpr.symbol(0) - start)), (i, total))
-
-
-def _pack_keys(p: _Plan, key_row: Index, head: SSAValue, kt: SSAValue) -> None:
-    """Lanes beyond the last key repeat it: their scores are hidden by the bias."""
-    n, (k, offset), size = p.n, p.k, p.head_size
-    last = n.add_index(p.keys, -1)
-    with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
-        j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
-        row = n.add_index(key_row, n.insert(arith.MinSIOp(j, n.index(last))))
-        with n.parallel("d", size) as d:
-            column = n.affine(lambda h, d: h * size + d + offset, head, d)
-            n.store(n.load(k, row, column), kt, j0, d, j1)
 
 
 def _key_bias(p: _Plan, b: SSAValue, bias: SSAValue) -> None:
@@ -221,24 +397,21 @@ def _mask_addend(p: _Plan, at: tuple[Index, Index, Index, Index]) -> SSAValue:
 
 
 def _scores(
-    p: _Plan,
-    at: tuple[Index, SSAValue],
-    rows: Extent,
-    kt: SSAValue,
-    bias: SSAValue,
-    scores: SSAValue,
+    p: _Plan, factors: Factors, first: Index, rows: Extent, bias: SSAValue, scores: SSAValue
 ) -> None:
-    n, (q, offset), size, (first, h) = p.n, p.q, p.head_size, at
+    n = p.n
     scale = p.op.scale.value.data
     with n.parallel("j0", p.panels) as j0, n.parallel("i_in", rows) as i:
         row = n.add_index(first, i)
         with n.parallel("j1", p.panel) as j1:
-
-            def step(d: SSAValue, acc: SSAValue) -> SSAValue:
-                column = n.affine(lambda h, d: h * size + d + offset, h, d)
-                return n.insert(math.FmaOp(n.load(q, row, column), n.load(kt, j0, d, j1), acc))
-
-            score = n.fold("d", size, n.constant(0.0, f32), step)
+            score = n.fold(
+                "d",
+                factors.depth,
+                n.constant(0.0, f32),
+                lambda d, acc: factors.multiply(
+                    factors.query(i, row, d), factors.key(j0, j1, d), acc
+                ),
+            )
             if scale != 1.0:
                 score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
@@ -264,8 +437,8 @@ def _full_mask(
             n.store(n.insert(arith.AddfOp(n.load(scores, i, j), addend)), scores, i, j)
 
 
-def _softmax(p: _Plan, rows: Extent, scores: SSAValue, inverse: SSAValue) -> None:
-    """Exponentials in place, and one over their sum; a row without a visible key sums to 0."""
+def _softmax(p: _Plan, factors: Factors, rows: Extent, scores: SSAValue, inverse: SSAValue) -> None:
+    """Exponentials, and one over their sum; a row without a visible key sums to 0."""
     n = p.n
 
     def over_keys(init: float, body) -> SSAValue:
@@ -286,7 +459,7 @@ def _softmax(p: _Plan, rows: Extent, scores: SSAValue, inverse: SSAValue) -> Non
         def exponential(j0: SSAValue, j1: SSAValue, acc: SSAValue) -> SSAValue:
             j = at(j0, j1)
             value = n.insert(math.ExpOp(n.insert(arith.SubfOp(n.load(scores, i, j), largest))))
-            n.store(value, scores, i, j)
+            factors.keep(value, i, j)
             return n.insert(arith.AddfOp(acc, value))
 
         total = over_keys(0.0, exponential)
@@ -297,29 +470,21 @@ def _softmax(p: _Plan, rows: Extent, scores: SSAValue, inverse: SSAValue) -> Non
         n.store(n.insert(arith.SelectOp(positive, quotient, zero)), inverse, i)
 
 
-def _output(
-    p: _Plan,
-    at: tuple[Index, SSAValue],
-    source: tuple[Index, SSAValue],
-    rows: Extent,
-    scores: SSAValue,
-    inverse: SSAValue,
-) -> None:
-    n, (v, offset), size = p.n, p.v, p.value_size
-    (first, h), (key_row, kv_head) = at, source
+def _output(p: _Plan, factors: Factors, first: Index, rows: Extent, inverse: SSAValue) -> None:
+    n, size, head = p.n, p.value_size, factors.at.head
     block = p.panel if size % p.panel == 0 else size
     with n.parallel("e0", size // block) as e0, n.parallel("i_in", rows) as i:
         row = n.add_index(first, i)
         with n.parallel("e1", block) as e1:
-            column = n.affine(
-                lambda h, e0, e1: h * size + e0 * block + e1 + offset, kv_head, e0, e1
+            column = n.affine(lambda e0, e1: e0 * block + e1, e0, e1)
+            total = n.fold(
+                "j",
+                factors.steps,
+                n.constant(0.0, f32),
+                lambda j, acc: factors.multiply(
+                    factors.probability(i, j), factors.value(j, column), acc
+                ),
             )
-
-            def step(j: SSAValue, acc: SSAValue) -> SSAValue:
-                value = n.load(v, n.add_index(key_row, j), column)
-                return n.insert(math.FmaOp(n.load(scores, i, j), value, acc))
-
-            total = n.fold("j", p.keys, n.constant(0.0, f32), step)
             result = n.insert(arith.MulfOp(total, n.load(inverse, i)))
-            target = n.affine(lambda h, e0, e1: h * size + e0 * block + e1, h, e0, e1)
+            target = n.affine(lambda h, c: h * size + c, head, column)
             n.store(result, p.y, row, target)
