@@ -180,6 +180,8 @@ def compile_module(
     module: ModuleOp, out: Path, options: CompileOptions, progress: Progress = _silent
 ) -> None:
     """Lower a module of any level, which changes it, and write its package to `out`."""
+    from xdsl.dialects.builtin import StringAttr
+
     from kaoken.backend.c_printer import print_module
     from kaoken.backend.interface import interface_of
     from kaoken.backend.machine import TargetMachine
@@ -194,8 +196,9 @@ def compile_module(
     package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
     with output_folder(out) as draft:
         progress("write C")
-        source = print_module(module, machine)
         interface = interface_of(module, out.name)
+        module.attributes["kaoken.name"] = StringAttr(interface.name)
+        source = print_module(module, machine)
         progress("write weights")
         write_package(draft, source, interface, store_of(module), package)
         if compiler is not None:

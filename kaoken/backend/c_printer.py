@@ -35,6 +35,7 @@ from kaoken.dialect.kaoken_loop import ViewOp, WeightOp
 from kaoken.errors import KaokenError
 
 WEIGHT_ALIGNMENT = 64
+_API_VERBS = ("create", "run", "error", "destroy")
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,12 @@ class _ModulePrinter:
         order.append(function)
 
     def _state(self) -> ModuleState:
-        prefix = self.module.attributes.get("kaoken.name")
+        attribute = self.module.attributes.get("kaoken.name")
+        model = identifier(attribute.data) if isinstance(attribute, StringAttr) else "kaoken"
         signatures: dict[str, Signature] = {}
         for function in self.order:
             signatures[function.sym_name.data] = Signature(
-                _c_name(function, prefix.data if isinstance(prefix, StringAttr) else "kaoken"),
+                _c_name(function, model),
                 _written_arguments(function, signatures),
                 _uses_weights(function, signatures),
             )
@@ -203,10 +205,13 @@ def _callees(function: func.FuncOp) -> list[str]:
     return [op.callee.string_value() for op in function.walk() if isinstance(op, func.CallOp)]
 
 
-def _c_name(function: func.FuncOp, prefix: str) -> str:
-    """Public functions carry the model's name: `minilm_main`."""
-    name = function.sym_name.data
-    return identifier(name if _is_private(function) else f"{prefix}_{name}")
+def _c_name(function: func.FuncOp, model: str) -> str:
+    """Public functions carry the model's name: `minilm_main`. No other has a name of its API."""
+    if not _is_private(function):
+        return identifier(f"{model}_{function.sym_name.data}")
+    name = identifier(function.sym_name.data)
+    api = {model, *(f"{model}_{verb}" for verb in _API_VERBS)}
+    return f"{name}_kernel" if name in api else name
 
 
 def _uses_weights(function: func.FuncOp, signatures: dict[str, Signature]) -> bool:
