@@ -70,8 +70,8 @@ def import_module(
     Raises KaokenError when torch cannot export it, when an open size has no maximum, and when
     the module calls ops that kaoken does not know (all of them at once).
     """
-    kwargs = dict(kwargs or {})
-    program = _export(module, tuple(args), kwargs, dynamic_shapes)
+    args, kwargs = _distinct(tuple(args), dict(kwargs or {}))
+    program = _export(module, args, kwargs, dynamic_shapes)
     names = given_names(program, module, args, kwargs, dynamic_shapes)
     return import_exported(program, name or type(module).__name__, names)
 
@@ -312,6 +312,24 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
+
+
+def _distinct(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs in which no tensor occurs twice: torch.export takes such for one input."""
+    import torch
+    from torch.utils._pytree import tree_map
+
+    seen: set[int] = set()
+
+    def distinct(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or id(value) not in seen:
+            seen.add(id(value))
+            return value
+        return value.clone()
+
+    return tree_map(distinct, (args, kwargs))
 
 
 def _export(

@@ -101,6 +101,18 @@ class Scale(torch.nn.Module):
         return x * 2
 
 
+class Difference(torch.nn.Module):
+    def forward(self, x: Any, y: Any) -> Any:
+        return x - y
+
+
+def test_one_tensor_as_two_inputs() -> None:
+    x = torch.ones(2)
+    imported = import_module(Difference(), (x, x))
+    (result,) = run_module(imported, [np.full(2, 5, np.float32), np.ones(2, np.float32)])
+    np.testing.assert_array_equal(result, 4)
+
+
 def test_sizes_without_names_are_called_after_their_argument() -> None:
     program = torch.export.export(
         Scale(), (torch.ones(3, 5),), dynamic_shapes={"x": {1: Dim("n", max=9)}}, strict=False
