@@ -233,3 +233,37 @@ def test_help_is_quick_and_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert kaoken("compile", "model", "--nonsense") == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+def test_exported_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.ReLU(), torch.nn.Linear(10, 3))
+    rows = torch.export.Dim("rows", max=8)
+    x = torch.randn(4, 6)
+    program = torch.export.export(module.eval(), (x,), dynamic_shapes=({0: rows},))
+    path = tmp_path / "small.pt2"
+    torch.export.save(program, path)
+    assert kaoken("verify", str(path)) == 0
+    assert "passed" in capsys.readouterr().out
+    assert kaoken("compile", str(path), "-o", str(tmp_path / "out")) == 0
+    assert (tmp_path / "out" / "out.c").exists()
+    path.write_bytes(path.read_bytes()[:500])
+    assert "truncated" in failure(capsys, "compile", str(path), "-o", str(tmp_path / "other"))
+
+
+def test_unknown_op_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    class Sorted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.svdvals(x)
+
+    path = tmp_path / "sorted.pt2"
+    torch.export.save(torch.export.export(Sorted(), (torch.randn(3, 3),)), path)
+    capsys.readouterr()
+    assert kaoken("compile", str(path), "-o", str(tmp_path / "out")) == 1
+    shown = capsys.readouterr().err
+    assert "no meaning for 1 op" in shown
+    assert "svd" in shown
+    assert not (tmp_path / "out").exists()
