@@ -80,10 +80,12 @@ class BakePass(ModulePass):
             fold_constants(block, work)
             merge_equal_weights(block)
         dce(op)
-        if self.mode == "literal":
-            for block in blocks:
-                make_literal(block, work.__getitem__, self.literal_limit)
-        elif any(isinstance(o, LinearOp) and o.schedule is None for o in op.walk()):
+        for block in blocks:
+            only_asked = self.mode != "literal"
+            make_literal(block, work.__getitem__, self.literal_limit, only_asked)
+        if self.mode == "pack" and any(
+            isinstance(o, LinearOp) and o.schedule is None for o in op.walk()
+        ):
             ChooseSchedulePass(self.target).apply(ctx, op)
         for block in blocks:
             pack_panels(block, work)

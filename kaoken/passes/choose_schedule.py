@@ -21,6 +21,7 @@ Directives, as the loop passes read them:
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -52,11 +53,18 @@ class ChooseSchedulePass(ModulePass):
     target: str | None = None
     """The target to schedule for; by default the module's `kaoken.target`, else this machine."""
 
+    print: bool = False
+    """Whether to write all schedules to stderr, as a file for apply-schedule."""
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = target_of(op, self.target)
         for inner in op.walk():
             if isinstance(inner, KaokenOp) and not isinstance(inner, WeightOp | ReshapeOp):
                 _schedule(inner, machine)
+        if self.print:
+            from kaoken.schedule.printing import print_schedules
+
+            sys.stderr.write(print_schedules(op, machine, ctx))
 
 
 def target_of(module: ModuleOp, target: str | None = None) -> TargetMachine:

@@ -1,8 +1,8 @@
 """Literal baking: small layers whose weights are numbers in straight-line code.
 
-`make_literal` (for `bake{mode=literal}`) turns a layer's weights into dense constants and gives it
-the schedule `literal()`. `lower_literal_linear` (for `lower-to-loops`) then writes, for
-weights [[0.25, 0, 1], [0, 0, -1]],
+`make_literal` (for `bake`) turns the weights of layers with the schedule `literal()`, or with
+`mode=literal` of all layers, into dense constants. `lower_literal_linear` (for `lower-to-loops`)
+then writes, for weights [[0.25, 0, 1], [0, 0, -1]],
 
     %0 = memref.load %x[%i, 0];  %2 = memref.load %x[%i, 2]
     %a = arith.mulf %0, 0.25;    %b = arith.addf %a, %2;    memref.store %b, %y[%i, 0]
@@ -46,13 +46,15 @@ def is_literal(op: Operation) -> bool:
     return isinstance(op, LinearOp) and op.schedule is not None and bool(op.schedule.all("literal"))
 
 
-def make_literal(block: Block, weights: Lookup, limit: int) -> None:
-    """Inline the weights of all linear layers of a block.
+def make_literal(block: Block, weights: Lookup, limit: int, only_asked: bool = False) -> None:
+    """Inline the weights of all linear layers of a block, or of those whose schedules ask for it.
 
     Raises KaokenError when a layer has more of them than `limit`.
     """
     for op in list(block.ops):
-        if isinstance(op, LinearOp) and not op.is_packed and is_stored(op.weight):
+        if not isinstance(op, LinearOp) or (only_asked and not is_literal(op)):
+            continue
+        if not op.is_packed and is_stored(op.weight):
             _check_size(op, limit)
             _inline(op, 1, op.weight, weights)
             if op.bias is not None and is_stored(op.bias):

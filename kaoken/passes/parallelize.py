@@ -37,6 +37,7 @@ from kaoken.errors import KaokenError
 from kaoken.passes.loops import is_parallel, loop_name, loops_named, sole_inner_loop
 from kaoken.passes.strict import kind_of, no_loop, settle
 from kaoken.passes.unroll import UnrollPass
+from kaoken.passes.vectorize import VectorizePass
 
 THREADS = "kaoken.threads"
 MAX_THREADS = 256
@@ -56,6 +57,7 @@ class ParallelizePass(ModulePass):
             raise KaokenError(f"threads is {self.threads}: give a number from 1 to {MAX_THREADS}")
         if self.threads == 1 or THREADS in op.attributes:
             return
+        VectorizePass().apply(ctx, op)
         UnrollPass().apply(ctx, op)
         op.attributes[THREADS] = IntegerAttr(self.threads, i64)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]

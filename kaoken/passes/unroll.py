@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from kaoken.dialect import kaoken_loop
+from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.passes.loops import loops_named, scheduled_functions
 from kaoken.passes.strict import settle
 from kaoken.passes.vectorize import VectorizePass
@@ -29,6 +31,8 @@ class UnrollPass(ModulePass):
     name = "unroll"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if not any(map(_asks, op.walk())):
+            return
         VectorizePass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
             for directive in schedule.all("unroll"):
@@ -38,3 +42,9 @@ class UnrollPass(ModulePass):
                 for loop in loops:
                     loop.attributes[kaoken_loop.UNROLL] = IntegerAttr(factor, i64)
                 settle(function, directive, [None] * len(loops))
+
+
+def _asks(op: Operation) -> bool:
+    """Whether an op or kernel has a schedule that unrolls something."""
+    attributes = (*op.attributes.values(), *op.properties.values())
+    return any(isinstance(a, ScheduleAttr) and a.all("unroll") for a in attributes)

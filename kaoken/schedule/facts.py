@@ -86,10 +86,12 @@ class Part:
 
 
 def parts_of(module: ModuleOp) -> Iterator[Part]:
-    """Everything in a module that may have a schedule."""
+    """Everything that a module computes at run time and that may have a schedule."""
     numbers: Counter[str] = Counter()
     for op in module.walk():
         if not isinstance(op, KaokenOp) or isinstance(op, WeightOp | ReshapeOp):
+            continue
+        if is_constant(op.result) and op.operands:
             continue
         yield Part(op, number=numbers[op.name])
         numbers[op.name] += 1
