@@ -26,6 +26,13 @@ C_TYPES = {
 }
 """numpy dtype name -> the element type in the public header (bfloat16: its bits)."""
 
+_LINE = 100
+_CREATE_PARAMETERS = (
+    "const char *weights_path",
+    "int threads",
+    "char *error",
+    "size_t error_size",
+)
 _RUNTIME_HEADER = '#include "kaoken_runtime.h"'
 
 
@@ -46,8 +53,9 @@ class ModelText:
 def header(m: ModelText) -> str:
     """The public header: how to create, run and destroy contexts of the model."""
     name, guard = m.name, f"{m.name.upper()}_H"
-    wide = _run_parameters(m)
-    indent = ",\n" + " " * (len(name) + 9)
+    api = f"{name.upper()}_API"
+    create = _prototype(f"{api} {name} *{name}_create", _CREATE_PARAMETERS)
+    run = _prototype(f"{api} int {name}_run", _run_parameters(m))
     return f"""\
 /* {name}: a model compiled by kaoken {m.version} for {m.target}.
  *
@@ -65,9 +73,9 @@ extern "C" {{
 #endif
 
 #if defined(__GNUC__)
-#define {name.upper()}_API __attribute__((visibility("default")))
+#define {api} __attribute__((visibility("default")))
 #else
-#define {name.upper()}_API
+#define {api}
 #endif
 
 typedef struct {name} {name};
@@ -76,18 +84,17 @@ typedef struct {name} {name};
  * threads: 1 to {m.threads}. On failure returns NULL and writes one sentence into error.
  * A context serves one caller at a time; different contexts share nothing that changes.
  * After fork() the new process creates its own. */
-{name.upper()}_API {name} *{name}_create(const char *weights_path, int threads, char *error,
-{" " * (len(name) * 3 + 15)}size_t error_size);
+{create};
 
 /* Runs the model once. Arrays are row-major and contiguous; outputs are written by this call.
  * Returns 0, or another number when the input is unsuitable: {name}_error then says why. */
-{name.upper()}_API int {name}_run({indent.join(wide)});
+{run};
 
 /* The sentence that belongs to the last failed call of this context. */
-{name.upper()}_API const char *{name}_error(const {name} *model);
+{api} const char *{name}_error(const {name} *model);
 
 /* Ends the context's threads and frees its memory. NULL is allowed. */
-{name.upper()}_API void {name}_destroy({name} *model);
+{api} void {name}_destroy({name} *model);
 
 #ifdef __cplusplus
 }}
@@ -167,8 +174,8 @@ def example(m: ModelText) -> str:
 int main(int argc, char **argv) {{
     char error[256];
 {sizes}
-    {m.name} *model = {m.name}_create(argc > 1 ? argv[1] : "{m.name}.weights", 1, error,
-                                      sizeof error);
+    const char *weights = argc > 1 ? argv[1] : "{m.name}.weights";
+    {m.name} *model = {m.name}_create(weights, 1, error, sizeof error);
     if (model == NULL) {{
         fprintf(stderr, "%s\\n", error);
         return 1;
@@ -235,6 +242,15 @@ def _describe(m: ModelText) -> str:
 def _tensor_text(tensor: TensorSpec) -> str:
     sizes = ", ".join(str(d) for d in tensor.shape)
     return f"{c_identifier(tensor.name)}: {C_TYPES[tensor.dtype]} [{sizes}]"
+
+
+def _prototype(head: str, parameters: Sequence[str]) -> str:
+    """`head(parameters)` in lines of at most 100 characters."""
+    one = f"{head}({', '.join(parameters)})"
+    if len(one) + 2 <= _LINE:
+        return one
+    rows = textwrap.wrap(", ".join(p.replace(" ", "\0") for p in parameters), _LINE - 8)
+    return f"{head}(\n    " + "\n    ".join(row.replace("\0", " ") for row in rows) + ")"
 
 
 def _run_parameters(m: ModelText) -> list[str]:
@@ -305,7 +321,7 @@ def main_call(m: ModelText, function: str, weights: bool) -> str:
     arguments = ["call->context->weights"] if weights else []
     arguments += [next(named[role]) for role in i.roles]
     call = f"{function}({', '.join(arguments)})"
-    return "\n".join(textwrap.wrap(call, 92, subsequent_indent=" " * 8, break_long_words=False))
+    return "\n".join(textwrap.wrap(call, _LINE - 8, subsequent_indent=" " * 8))
 
 
 def _functions(m: ModelText) -> str:
@@ -314,13 +330,12 @@ def _functions(m: ModelText) -> str:
     values = "".join(f"        .{n} = {n},\n" for n in names)
     symbols = ", ".join(map(c_identifier, i.symbols))
     sizes = f"    const int64_t sizes[] = {{{symbols}}};\n" if i.symbols else ""
-    indent = ",\n" + " " * (len(name) + 9)
     return f"""\
-{name} *{name}_create(const char *weights_path, int threads, char *error, size_t error_size) {{
+{_prototype(f"{name} *{name}_create", _CREATE_PARAMETERS)} {{
     return ({name} *)kk_create(&{name}_description, weights_path, threads, error, error_size);
 }}
 
-int {name}_run({indent.join(_run_parameters(m))}) {{
+{_prototype(f"int {name}_run", _run_parameters(m))} {{
     {name}_call call = {{
         .context = (kk_context *)model,
 {values}    }};
