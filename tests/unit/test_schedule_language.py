@@ -280,8 +280,10 @@ func.func @main(%x: tensor<?x16xf32> {kaoken.shape = #kaoken.shape<[rows, 16]>})
     : tensor<?x16xf32>, tensor<16x16xf32> -> tensor<?x16xf32>
   %1 = kaoken.linear %0, %w {schedule = #kaoken.schedule<tile(m, 3)>}
     : tensor<?x16xf32>, tensor<16x16xf32> -> tensor<?x16xf32>
-  %2 = kaoken.relu %1 {schedule = #kaoken.schedule<parallel(m)>} : tensor<?x16xf32> -> tensor<?x16xf32>
-  %3 = kaoken.relu %2 {schedule = #kaoken.schedule<tile(h, 4)>} : tensor<?x16xf32> -> tensor<?x16xf32>
+  %2 = kaoken.relu %1 {schedule = #kaoken.schedule<parallel(m)>}
+    : tensor<?x16xf32> -> tensor<?x16xf32>
+  %3 = kaoken.relu %2 {schedule = #kaoken.schedule<tile(h, 4)>}
+    : tensor<?x16xf32> -> tensor<?x16xf32>
   %4 = kaoken.relu %3 : tensor<?x16xf32> -> tensor<?x16xf32>
   return %4 : tensor<?x16xf32>
 }
@@ -307,7 +309,9 @@ def test_printing_marks_what_is_refused() -> None:
     assert "    try tile(q, 4)\n    parallel(m)\n" in printed
 
 
-BLOCKS = "linear {{ try panel({}) tile(m, {}) order(n0, m, m_in, n1) vectorize(m_in, n1) unroll(k, {}) }}"
+BLOCKS = """linear {{
+    try panel({}) tile(m, {}) order(n0, m, m_in, n1) vectorize(m_in, n1) unroll(k, {})
+}}"""
 
 
 def test_changed_tiles_give_other_code_and_equal_results(tmp_path: Path) -> None:
