@@ -9,8 +9,6 @@ iterations are `parallel` or a `reduction`, whose order the compiler may change;
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from xdsl.dialects.builtin import IndexType, IntegerAttr, MemRefType, StringAttr, i64
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import (
@@ -34,6 +32,7 @@ from xdsl.irdl import (
     traits_def,
 )
 from xdsl.traits import Pure
+from xdsl.utils.str_enum import StrEnum
 
 NAME = "kaoken_loop.name"
 KIND = "kaoken_loop.kind"

@@ -133,9 +133,10 @@ class LinearOp(KaokenOp):
         x, w = operands[0], operands[1]
         if not x:
             raise VerifyException("input needs at least one dimension")
-        if len(w) not in (2, 3, 4):
+        rank = len(w)
+        if rank not in (2, 3, 4):
             raise VerifyException("weight is [N, K], or [N/R, K, R] when packed")
-        if len(w) < 4:
+        if rank < 4:
             unify(x[-1], w[1], "input's last size and weight's K")
         n = self._outputs(w)
         result = (*x[:-1], n)
@@ -161,7 +162,7 @@ class LinearOp(KaokenOp):
 
     def _outputs(self, w: Shape) -> Dim:
         if self.out_features is None:
-            return w[0] * w[2] if len(w) > 2 else w[0]
+            return w[0] * w[2] if self.is_packed else w[0]
         n = Dim.of(self.out_features.value.data)
         if len(w) == 2:
             return unify(w[0], n, "weight's N and out_features")

@@ -51,7 +51,7 @@ from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import ReshapeOp, SliceOp
 from kaoken.errors import KaokenError
 from kaoken.passes.bake import BakePass
-from kaoken.passes.lowering.attention import columns_of
+from kaoken.passes.lowering.attention_plan import columns_of
 from kaoken.passes.lowering.kernel import (
     STATUS_TYPE,
     BufferArgument,

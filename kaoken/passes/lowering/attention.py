@@ -17,19 +17,16 @@ and `panel(P)` the keys of a panel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import MemRefType, bf16, f32, i1, i32
+from xdsl.dialects.builtin import MemRefType, f32, i1
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 
-from kaoken.dialect.attributes import ScheduleAttr, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp, ViewOp
 from kaoken.dialect.nn import AttentionOp
-from kaoken.dialect.tensor import SliceOp
+from kaoken.passes.lowering.attention_factors import Bf16Factors, Factors, FloatFactors, Head
+from kaoken.passes.lowering.attention_plan import Plan, plan_attention
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.rows import LOWEST
@@ -37,114 +34,14 @@ from kaoken.passes.lowering.rows import LOWEST
 MINUS_INFINITY = float("-inf")
 
 
-@dataclass(frozen=True)
-class Columns:
-    """A tensor [B, S, W] that is columns `offset ..` of a wider one, read in place."""
-
-    source: SSAValue
-    offset: int
-
-
-def columns_of(value: SSAValue) -> Columns:
-    """See through a slice of the last dimension."""
-    op = value.owner
-    if not isinstance(op, SliceOp) or op.step.value.data != 1:
-        return Columns(value, 0)
-    rank = tensor_type(op.input).get_num_dims()
-    start, stop = op.range.data
-    if op.dim.value.data != rank - 1 or start.constant is None or stop.constant is None:
-        return Columns(value, 0)
-    return Columns(op.input, start.constant)
-
-
-@dataclass
-class _Plan:
-    """The sizes and buffers of one attention kernel."""
-
-    op: AttentionOp
-    n: Kernel
-    rows: int
-    panel: int
-    queries: Index
-    keys: Index
-    max_keys: int
-    q: tuple[SSAValue, int]
-    k: tuple[SSAValue, int]
-    v: tuple[SSAValue, int]
-    y: SSAValue
-    mask: SSAValue | None
-
-    @property
-    def head_size(self) -> int:
-        return tensor_type(self.op.query).get_shape()[-1] // self.op.heads
-
-    @property
-    def value_size(self) -> int:
-        return tensor_type(self.op.value).get_shape()[-1] // self.op.kv_heads
-
-    @property
-    def panels(self) -> Extent:
-        return Extent.of(self.keys).ceildiv(self.panel)
-
-    @property
-    def stride(self) -> int:
-        """Floats of a score row: whole panels, and one more to spread rows over cache sets."""
-        return (-(-self.max_keys // self.panel) + 1) * self.panel
-
-    @property
-    def mask_shape(self) -> Shape:
-        assert self.op.mask is not None
-        shape = self.n.shape(self.op.mask)
-        return (Dim.of(1),) * (4 - len(shape)) + shape
-
-    @property
-    def has_key_mask(self) -> bool:
-        """Whether the mask says the same for all heads and queries."""
-        return self.mask is not None and self.mask_shape[1] == self.mask_shape[2] == Dim.of(1)
-
-
 def lower_attention(op: AttentionOp, kernel: Kernel) -> None:
     kernel.name = f"attention_{op.heads}x{tensor_type(op.query).get_shape()[-1] // op.heads}"
     kernel.comment = f"softmax(q k^T) v of {op.heads} heads"
-    plan = _plan(op, kernel)
+    plan = plan_attention(op, kernel)
     with kernel.parallel("bh", _times(kernel, kernel.shape(op.query)[0], op.heads)) as bh:
         b = kernel.affine(lambda i: i // op.heads, bh)
         h = kernel.affine(lambda i: i % op.heads, bh)
         _head(plan, b, h)
-
-
-def _plan(op: AttentionOp, kernel: Kernel) -> _Plan:
-    schedule = op.schedule or ScheduleAttr(())
-    tiles = {d.args[0]: d.args[1] for d in schedule.all("tile")}
-    panel = next((d.args[0] for d in schedule.all("panel")), 1)
-    batch, queries = kernel.shape(op.query)[:2]
-    keys = kernel.shape(op.key)[1]
-    seen: dict[SSAValue, SSAValue] = {}
-
-    def rows_of(name: str, value: SSAValue) -> tuple[SSAValue, int]:
-        part = columns_of(value)
-        if part.source not in seen:
-            b, s, w = kernel.shape(part.source)
-            seen[part.source] = kernel.buffer(name, part.source, (b * s, w))
-        return seen[part.source], part.offset
-
-    q, k, v = rows_of("q", op.query), rows_of("k", op.key), rows_of("v", op.value)
-    mask = None if op.mask is None else kernel.buffer("mask", op.mask)
-    y = kernel.buffer("y", op.result, (batch * queries, kernel.shape(op.result)[2]))
-    return _Plan(
-        op,
-        kernel,
-        int(tiles.get("i", 1)),
-        int(panel),
-        kernel.size("queries", queries),
-        kernel.size("keys", keys),
-        keys.evaluate(kernel.maxima),
-        q,
-        k,
-        v,
-        y,
-        mask,
-    )
 
 
 def _times(kernel: Kernel, batch: Dim, heads: int) -> Index | Extent:
@@ -154,191 +51,7 @@ def _times(kernel: Kernel, batch: Dim, heads: int) -> Index | Extent:
     return Extent(AffineMap(0, 1, (AffineExpr.symbol(0) * heads,)), (size,))
 
 
-@dataclass(frozen=True)
-class Head:
-    """Which rows and which head a pass over one head reads."""
-
-    query_row: Index
-    key_row: Index
-    head: SSAValue
-    kv_head: SSAValue
-
-
-class Factors:
-    """What the two products multiply, and how the exponentials between them are kept."""
-
-    def __init__(self, plan: _Plan, at: Head, scores: SSAValue):
-        self.plan, self.at, self.scores = plan, at, scores
-        self.n = plan.n
-        self.panels = plan.stride // plan.panel
-
-    @property
-    def depth(self) -> int:
-        """Steps of the sum over a head's numbers."""
-        return self.plan.head_size
-
-    @property
-    def steps(self) -> Index | Extent:
-        """Steps of the sum over keys."""
-        return self.plan.keys
-
-    def pack(self) -> None:
-        """Before the first block of a head: bring keys, and maybe values, into shape."""
-        raise NotImplementedError
-
-    def start_block(self, first: Index, rows: Extent) -> None:
-        """Before the rows of a block."""
-
-    def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
-        """Step d of query i of the block, which is row `row` of all."""
-        raise NotImplementedError
-
-    def key(self, j0: SSAValue, j1: SSAValue, d: SSAValue) -> SSAValue:
-        """Step d of key j1 of panel j0."""
-        raise NotImplementedError
-
-    def keep(self, value: SSAValue, i: SSAValue, j: SSAValue) -> None:
-        """Keep the exponential of query i and key j."""
-        raise NotImplementedError
-
-    def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
-        """Step j of query i's exponentials."""
-        raise NotImplementedError
-
-    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
-        """Step j of a column of the values."""
-        raise NotImplementedError
-
-    def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
-        """One step of a sum."""
-        raise NotImplementedError
-
-    def column(self, head: SSAValue, d: Index, size: int, offset: int) -> SSAValue:
-        """The column of number d of a head."""
-        return self.n.affine(lambda h, d: h * size + d + offset, head, d)
-
-    def key_at(self, j: SSAValue, d: Index) -> SSAValue:
-        """Number d of key j; a key beyond the last is the last, which the bias hides."""
-        n, (k, offset) = self.n, self.plan.k
-        last = n.add_index(self.plan.keys, -1)
-        row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(j, n.index(last))))
-        return n.load(k, row, self.column(self.at.kv_head, d, self.plan.head_size, offset))
-
-
-class FloatFactors(Factors):
-    """f32: queries and values where they are, keys in panels, exponentials over the scores."""
-
-    def pack(self) -> None:
-        n, p = self.n, self.plan
-        self.kt = n.alloc(MemRefType(f32, [self.panels, p.head_size, p.panel]), "kt")
-        with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
-            j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
-            with n.parallel("d", p.head_size) as d:
-                n.store(self.key_at(j, d), self.kt, j0, d, j1)
-
-    def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
-        q, offset = self.plan.q
-        return self.n.load(q, row, self.column(self.at.head, d, self.plan.head_size, offset))
-
-    def key(self, j0: SSAValue, j1: SSAValue, d: SSAValue) -> SSAValue:
-        return self.n.load(self.kt, j0, d, j1)
-
-    def keep(self, value: SSAValue, i: SSAValue, j: SSAValue) -> None:
-        self.n.store(value, self.scores, i, j)
-
-    def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
-        return self.n.load(self.scores, i, j)
-
-    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
-        v, offset = self.plan.v
-        at = self.column(self.at.kv_head, column, self.plan.value_size, offset)
-        return self.n.load(v, self.n.add_index(self.at.key_row, j), at)
-
-    def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
-        return self.n.insert(math.FmaOp(a, b, acc))
-
-
-class Bf16Factors(Factors):
-    """Words of two bf16: neighbours in a head for the scores, neighbouring keys for the output."""
-
-    @property
-    def depth(self) -> int:
-        return self.plan.head_size // 2
-
-    @property
-    def steps(self) -> Index | Extent:
-        return Extent.of(self.plan.keys).ceildiv(2)
-
-    def pack(self) -> None:
-        p, half = self.plan, self.plan.head_size // 2
-        kt, self.kt = self._words([self.panels, half, p.panel], "kt")
-        vt, self.vt = self._words([p.stride // 2, p.value_size], "vt")
-        q16, self.q = self._words([p.rows, half], "q16")
-        self.flat_q = self._flat(q16, p.head_size)
-        p16, self.p = self._words([p.rows, p.stride // 2], "p16")
-        self.flat_p = self._flat(p16, p.stride)
-        self._pack_keys(kt, half)
-        self._pack_values(vt)
-
-    def _words(self, shape: list[int], name: str) -> tuple[SSAValue, SSAValue]:
-        """Memory for words, as pairs of bf16 and as i32."""
-        pairs = self.n.alloc(MemRefType(bf16, [*shape, 2]), name)
-        words = self.n.insert(ViewOp(pairs, MemRefType(i32, shape)))
-        words.name_hint = f"{name}_words"
-        return pairs, words
-
-    def _pack_keys(self, kt: SSAValue, half: int) -> None:
-        n, p = self.n, self.plan
-        with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
-            j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
-            with n.parallel("d", half) as d, n.parallel("half", 2) as part:
-                number = n.affine(lambda d, part: d * 2 + part, d, part)
-                self._store(self.key_at(j, number), kt, j0, d, j1, part)
-
-    def _pack_values(self, vt: SSAValue) -> None:
-        n, p, (v, offset) = self.n, self.plan, self.plan.v
-        last = n.add_index(p.keys, -1)
-        with n.parallel("p0", self.steps) as j, n.parallel("half", 2) as part:
-            key = n.affine(lambda j, part: j * 2 + part, j, part)
-            row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(key, n.index(last))))
-            with n.parallel("e", p.value_size) as e:
-                at = self.column(self.at.kv_head, e, p.value_size, offset)
-                self._store(n.load(v, row, at), vt, j, e, part)
-
-    def start_block(self, first: Index, rows: Extent) -> None:
-        """Round the block's queries."""
-        n, p, (q, offset) = self.n, self.plan, self.plan.q
-        with n.parallel("row", rows) as i, n.parallel("lane", p.head_size) as d:
-            at = self.column(self.at.head, d, p.head_size, offset)
-            self._store(n.load(q, n.add_index(first, i), at), self.flat_q, i, d)
-
-    def _flat(self, pairs: SSAValue, width: int) -> SSAValue:
-        """Rows of pairs as rows of single numbers."""
-        return self.n.insert(ViewOp(pairs, MemRefType(bf16, [self.plan.rows, width])))
-
-    def _store(self, value: SSAValue, target: SSAValue, *at: Index) -> None:
-        self.n.store(self.n.insert(ConvertOp(value, bf16)), target, *at)
-
-    def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
-        return self.n.load(self.q, i, d)
-
-    def key(self, j0: SSAValue, j1: SSAValue, d: SSAValue) -> SSAValue:
-        return self.n.load(self.kt, j0, d, j1)
-
-    def keep(self, value: SSAValue, i: SSAValue, j: SSAValue) -> None:
-        self._store(value, self.flat_p, i, j)
-
-    def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
-        return self.n.load(self.p, i, j)
-
-    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
-        return self.n.load(self.vt, j, column)
-
-    def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
-        return self.n.insert(DotOp(DotKind.BF16, a, b, acc))
-
-
-def _head(p: _Plan, b: SSAValue, h: SSAValue) -> None:
+def _head(p: Plan, b: SSAValue, h: SSAValue) -> None:
     n = p.n
     bias = n.alloc(MemRefType(f32, [p.stride]), "bias")
     scores = n.alloc(MemRefType(f32, [p.rows, p.stride]), "s")
@@ -370,7 +83,7 @@ def _rows_left(i: SSAValue, total: Index, block: int) -> Extent:
     return Extent(AffineMap(1, 1, (size, AffineExpr.symbol(0) - start)), (i, total))
 
 
-def _key_bias(p: _Plan, b: SSAValue, bias: SSAValue) -> None:
+def _key_bias(p: Plan, b: SSAValue, bias: SSAValue) -> None:
     n = p.n
     hidden = n.constant(MINUS_INFINITY, f32)
     with n.parallel("j", p.panels) as j0, n.parallel("lane", p.panel) as j1:
@@ -382,7 +95,7 @@ def _key_bias(p: _Plan, b: SSAValue, bias: SSAValue) -> None:
         n.store(addend, bias, j)
 
 
-def _mask_addend(p: _Plan, at: tuple[Index, Index, Index, Index]) -> SSAValue:
+def _mask_addend(p: Plan, at: tuple[Index, Index, Index, Index]) -> SSAValue:
     n, mask = p.n, p.mask
     assert mask is not None
     assert p.op.mask is not None
@@ -397,7 +110,7 @@ def _mask_addend(p: _Plan, at: tuple[Index, Index, Index, Index]) -> SSAValue:
 
 
 def _scores(
-    p: _Plan, factors: Factors, first: Index, rows: Extent, bias: SSAValue, scores: SSAValue
+    p: Plan, factors: Factors, first: Index, rows: Extent, bias: SSAValue, scores: SSAValue
 ) -> None:
     n = p.n
     scale = p.op.scale.value.data
@@ -419,7 +132,7 @@ def _scores(
 
 
 def _full_mask(
-    p: _Plan, at: tuple[SSAValue, SSAValue, SSAValue], rows: Extent, scores: SSAValue
+    p: Plan, at: tuple[SSAValue, SSAValue, SSAValue], rows: Extent, scores: SSAValue
 ) -> None:
     """Masks that differ from query to query, and causality, element by element."""
     n, (b, h, block) = p.n, at
@@ -437,7 +150,7 @@ def _full_mask(
             n.store(n.insert(arith.AddfOp(n.load(scores, i, j), addend)), scores, i, j)
 
 
-def _softmax(p: _Plan, factors: Factors, rows: Extent, scores: SSAValue, inverse: SSAValue) -> None:
+def _softmax(p: Plan, factors: Factors, rows: Extent, scores: SSAValue, inverse: SSAValue) -> None:
     """Exponentials, and one over their sum; a row without a visible key sums to 0."""
     n = p.n
 
@@ -470,7 +183,7 @@ def _softmax(p: _Plan, factors: Factors, rows: Extent, scores: SSAValue, inverse
         n.store(n.insert(arith.SelectOp(positive, quotient, zero)), inverse, i)
 
 
-def _output(p: _Plan, factors: Factors, first: Index, rows: Extent, inverse: SSAValue) -> None:
+def _output(p: Plan, factors: Factors, first: Index, rows: Extent, inverse: SSAValue) -> None:
     n, size, head = p.n, p.value_size, factors.at.head
     block = p.panel if size % p.panel == 0 else size
     with n.parallel("e0", size // block) as e0, n.parallel("i_in", rows) as i:

@@ -125,12 +125,13 @@ def emit_function(n: Nest, function: Function, args: list[SSAValue]) -> SSAValue
     if is_float and function in (Function.REMAINDER, Function.FLOOR_DIV):
         return _float_division(n, function, *args)
     if function is Function.REMAINDER:
-        quotient = n.insert(arith.FloorDivSIOp(*args))
+        quotient = n.insert(arith.FloorDivSIOp(args[0], args[1]))
         return n.insert(arith.SubiOp(args[0], n.insert(arith.MuliOp(quotient, args[1]))))
     table = _FLOAT_BINARY if is_float else _INTEGER_BINARY
     if function not in table:
         raise KaokenError(f"{function} of {args[0].type} has no lowering: cast to f32 first")
-    return n.insert(table[function](*args))
+    lhs, rhs = args
+    return n.insert(table[function](lhs, rhs))
 
 
 def _emit_unary(n: Nest, function: Function, x: SSAValue) -> SSAValue:

@@ -1,0 +1,116 @@
+"""The sizes and buffers of an attention kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.ir import SSAValue
+
+from kaoken.dialect.attributes import ScheduleAttr, Shape
+from kaoken.dialect.base import tensor_type
+from kaoken.dialect.dims import Dim
+from kaoken.dialect.nn import AttentionOp
+from kaoken.dialect.tensor import SliceOp
+from kaoken.passes.lowering.kernel import Kernel
+from kaoken.passes.lowering.nest import Extent, Index
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A tensor [B, S, W] that is columns `offset ..` of a wider one, read in place."""
+
+    source: SSAValue
+    offset: int
+
+
+def columns_of(value: SSAValue) -> Columns:
+    """See through a slice of the last dimension."""
+    op = value.owner
+    if not isinstance(op, SliceOp) or op.step.value.data != 1:
+        return Columns(value, 0)
+    rank = tensor_type(op.input).get_num_dims()
+    start, stop = op.range.data
+    if op.dim.value.data != rank - 1 or start.constant is None or stop.constant is None:
+        return Columns(value, 0)
+    return Columns(op.input, start.constant)
+
+
+@dataclass
+class Plan:
+    """The sizes and buffers of one attention kernel."""
+
+    op: AttentionOp
+    n: Kernel
+    rows: int
+    panel: int
+    queries: Index
+    keys: Index
+    max_keys: int
+    q: tuple[SSAValue, int]
+    k: tuple[SSAValue, int]
+    v: tuple[SSAValue, int]
+    y: SSAValue
+    mask: SSAValue | None
+
+    @property
+    def head_size(self) -> int:
+        return tensor_type(self.op.query).get_shape()[-1] // self.op.heads
+
+    @property
+    def value_size(self) -> int:
+        return tensor_type(self.op.value).get_shape()[-1] // self.op.kv_heads
+
+    @property
+    def panels(self) -> Extent:
+        return Extent.of(self.keys).ceildiv(self.panel)
+
+    @property
+    def stride(self) -> int:
+        """Floats of a score row: whole panels, and one more to spread rows over cache sets."""
+        return (-(-self.max_keys // self.panel) + 1) * self.panel
+
+    @property
+    def mask_shape(self) -> Shape:
+        assert self.op.mask is not None
+        shape = self.n.shape(self.op.mask)
+        return (Dim.of(1),) * (4 - len(shape)) + shape
+
+    @property
+    def has_key_mask(self) -> bool:
+        """Whether the mask says the same for all heads and queries."""
+        return self.mask is not None and self.mask_shape[1] == self.mask_shape[2] == Dim.of(1)
+
+
+def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
+    """The plan of an op's kernel, whose arguments this adds."""
+    schedule = op.schedule or ScheduleAttr(())
+    tiles = {d.args[0]: d.args[1] for d in schedule.all("tile")}
+    panel = next((d.args[0] for d in schedule.all("panel")), 1)
+    batch, queries = kernel.shape(op.query)[:2]
+    keys = kernel.shape(op.key)[1]
+    seen: dict[SSAValue, SSAValue] = {}
+
+    def rows_of(name: str, value: SSAValue) -> tuple[SSAValue, int]:
+        part = columns_of(value)
+        if part.source not in seen:
+            b, s, w = kernel.shape(part.source)
+            seen[part.source] = kernel.buffer(name, part.source, (b * s, w))
+        return seen[part.source], part.offset
+
+    q, k, v = rows_of("q", op.query), rows_of("k", op.key), rows_of("v", op.value)
+    mask = None if op.mask is None else kernel.buffer("mask", op.mask)
+    y = kernel.buffer("y", op.result, (batch * queries, kernel.shape(op.result)[2]))
+    return Plan(
+        op,
+        kernel,
+        int(tiles.get("i", 1)),
+        int(panel),
+        kernel.size("queries", queries),
+        kernel.size("keys", keys),
+        keys.evaluate(kernel.maxima),
+        q,
+        k,
+        v,
+        y,
+        mask,
+    )
