@@ -29,7 +29,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.kaoken_loop import BarrierOp, NumThreadsOp, TeamType, ThreadIdOp
@@ -146,7 +146,8 @@ def _is_last(builder: Builder, member: SSAValue, count: SSAValue) -> SSAValue:
 
 
 def _divide_loop(loop: affine.ForOp, member: SSAValue, count: SSAValue) -> None:
-    builder = Builder(InsertPoint.before(loop))
+    """Give the loop a member's bounds: at the function's top level, where MLIR takes them."""
+    builder = Builder(InsertPoint.before(_outermost(loop)))
     step = loop.step.value.data
     extent = loop.upperBoundMap.data
     trips = AffineMap(
@@ -175,9 +176,17 @@ def _divide_loop(loop: affine.ForOp, member: SSAValue, count: SSAValue) -> None:
         step,
     )
     divided.attributes.update(loop.attributes)
-    builder.insert(divided)
-    loop.detach()
-    loop.erase()
+    Rewriter.replace_op(loop, divided)
+
+
+def _outermost(loop: affine.ForOp) -> Operation:
+    """The outermost op around the loop, or itself, before which its extent is known."""
+    op: Operation = loop
+    while isinstance(parent := op.parent_op(), affine.ForOp):
+        if any(parent.is_ancestor(operand.owner) for operand in loop.upperBoundOperands):
+            break
+        op = parent
+    return op
 
 
 def _part(builder: Builder, total: SSAValue, member: SSAValue, count: SSAValue) -> SSAValue:
