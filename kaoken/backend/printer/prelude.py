@@ -89,7 +89,7 @@ def _headers(code: str, machine: TargetMachine) -> list[str]:
     found = [name for name, pattern in _HEADERS.items() if pattern.search(code)]
     if _MATH.search(code):
         found.append("math.h")
-    if "_mm" in code:
+    if _VECTOR.search(code):
         found.extend(machine.description.headers)
     return sorted(["stdint.h", *found])
 

@@ -99,5 +99,5 @@ class Registers:
         ones = ", ".join(["-1"] * count)
         return {
             "bits": f"0x{(1 << count) - 1:x}",
-            "first": f"(__m256i)(kk_i32x{self.lanes}){{{ones}}}",
+            "first": f"(kk_i32x{self.lanes}){{{ones}}}",
         }

@@ -5,8 +5,8 @@ from kaoken.backend.targets.base import Feature, TargetDescription
 _INSTRUCTIONS = {
     "load.f32": "_mm256_loadu_ps({0})",
     "store.f32": "_mm256_storeu_ps({0}, {1});",
-    "load_first.f32": "_mm256_maskload_ps({0}, {first})",
-    "store_first.f32": "_mm256_maskstore_ps({0}, {first}, {1});",
+    "load_first.f32": "_mm256_maskload_ps({0}, (__m256i){first})",
+    "store_first.f32": "_mm256_maskstore_ps({0}, (__m256i){first}, {1});",
     "keep_first.f32": "_mm256_blendv_ps({1}, {0}, (__m256){first})",
     "splat.f32": "_mm256_set1_ps({0})",
     "splat.i32": "(kk_i32x8)_mm256_set1_epi32({0})",

@@ -91,7 +91,8 @@ _BF16 = {
 }
 _HELPERS = {
     # Even and odd bytes apart: a product of ui8 and i8 fits 16 bits, a sum of two need not.
-    "kk_dot_ui8_i8x16": """static inline kk_i32x16 kk_dot_ui8_i8x16(kk_i32x16 a, kk_i32x16 b, kk_i32x16 acc)
+    "kk_dot_ui8_i8x16": """static inline kk_i32x16 kk_dot_ui8_i8x16(
+    kk_i32x16 a, kk_i32x16 b, kk_i32x16 acc)
 {
     const __m512i even = _mm512_and_si512((__m512i)a, _mm512_set1_epi16(0xff));
     const __m512i odd = _mm512_srli_epi16((__m512i)a, 8);
@@ -100,7 +101,8 @@ _HELPERS = {
     const kk_i32x16 sum = (kk_i32x16)_mm512_madd_epi16(even, even_b);
     return acc + sum + (kk_i32x16)_mm512_madd_epi16(odd, odd_b);
 }""",
-    "kk_dot_bf16x16": """static inline kk_f32x16 kk_dot_bf16x16(kk_i32x16 a, kk_i32x16 b, kk_f32x16 acc)
+    "kk_dot_bf16x16": """static inline kk_f32x16 kk_dot_bf16x16(
+    kk_i32x16 a, kk_i32x16 b, kk_f32x16 acc)
 {
     const kk_i32x16 high = (kk_i32x16)_mm512_set1_epi32(-65536);
     const kk_f32x16 sum = _mm512_fmadd_ps((kk_f32x16)(high & a), (kk_f32x16)(high & b), acc);
