@@ -85,7 +85,7 @@ def import_exported(
     for unknown ops, unbounded sizes, unsupported element types and modules that change themselves.
     """
     with quietly():
-        program = require_known(program.run_decompositions({}))
+        program = require_known(program)
         module = _Import(program, name or "model", names).run()
     recognise(module)
     module.verify()

@@ -24,10 +24,27 @@ def is_ignored(target: str) -> bool:
 
 
 def require_known(program: ExportedProgram) -> ExportedProgram:
-    """The program with every op that kaoken lacks decomposed into ops that it has.
+    """The program without mutation, and every op that kaoken lacks decomposed into ops that it has.
 
     Raises KaokenError that lists all ops for which that fails, each with the user's line.
     """
+    # Most programs need neither, and run_decompositions takes as long as the export itself.
+    if _mutates(program) or _unknown_nodes(program):
+        program = program.run_decompositions({})
+    return _decomposed(program)
+
+
+def _mutates(program: ExportedProgram) -> bool:
+    """True if a node changes a tensor in place."""
+    return any(_is_mutable(node) for node in program.graph.nodes)
+
+
+def _is_mutable(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable and str(node.target) != "aten.detach_.default"
+
+
+def _decomposed(program: ExportedProgram) -> ExportedProgram:
     from torch._decomp import decomposition_table
     from torch.export import default_decompositions
 

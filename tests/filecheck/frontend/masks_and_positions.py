@@ -8,6 +8,8 @@ from kaoken.frontend.torch_export import import_module
 
 
 class Encoder(torch.nn.Module):
+    position_ids: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.words = torch.nn.Embedding(99, 8)
