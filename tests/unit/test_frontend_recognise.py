@@ -338,6 +338,31 @@ def test_encoder_layer_with_tokens_first() -> None:
     assert ops["transpose"] <= 4
 
 
+class SelfAttention(torch.nn.Module):
+    def __init__(self, need_weights: bool):
+        super().__init__()
+        torch.manual_seed(1)
+        self.attention = torch.nn.MultiheadAttention(H, 3, batch_first=True)
+        self.need_weights = need_weights
+
+    def forward(self, x: Any, padding: Any) -> Any:
+        return self.attention(x, x, x, padding, self.need_weights)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_module_of_torch(need_weights: bool) -> None:
+    batch, tokens = torch.export.Dim("batch", max=4), torch.export.Dim("tokens", max=MAX)
+    sizes = {0: batch, 1: tokens}
+    module, hide = SelfAttention(need_weights).eval(), padding() == 0
+    imported = import_module(module, (hidden(), hide), {}, (sizes, sizes))
+    results = run_module(imported, [hidden().numpy(), hide.numpy()])
+    for result, expected in zip(results, module(hidden(), hide), strict=False):
+        np.testing.assert_allclose(result, expected.detach().numpy(), atol=1e-5)
+    ops = Counter(op.name.removeprefix("kaoken.") for op in imported.walk())
+    assert ops["attention"] == 1
+    assert need_weights or not ops.keys() & {"transpose", "matmul", "broadcast"}
+
+
 def test_stacked_query_key_value() -> None:
     def function(m: Any, x: Any) -> Any:
         b, t, _ = x.shape

@@ -73,7 +73,7 @@ def attention(
     usual = 1 / math.sqrt(_head_size(g, query))
     if scale is None or math.isclose(scale, usual, rel_tol=1e-6):
         scale = usual
-    in_front = g.rank(query) == 3 and _heads_in_front(query)
+    in_front = g.rank(query) == 3 and _heads_in_front(g, query)
     query, key, value = (_four_dimensions(g, x, in_front) for x in (query, key, value))
     key, value = _unrepeated(g, key, value)
     if mask is not None and g.rank(mask) == 3:
@@ -119,10 +119,12 @@ def _four_dimensions(g: Graph, x: SSAValue, heads_in_front: bool) -> SSAValue:
     return x
 
 
-def _heads_in_front(x: SSAValue) -> bool:
-    """True if [H, S, D] was [S, H, D]: its first dimension are heads, not a batch."""
-    owner = x.owner
-    return isinstance(owner, TransposeOp) and owner.permutation.get_values()[0] == 1
+def _heads_in_front(g: Graph, x: SSAValue) -> bool:
+    """True if [H, S, D] was [S, H, D], H known: its first dimension are heads, not a batch."""
+    moved = owner(x, TransposeOp)
+    if moved is None or g.shape(x)[0].constant is None:
+        return False
+    return moved.permutation.get_values()[0] == 1
 
 
 def _unrepeated(g: Graph, key: SSAValue, value: SSAValue) -> tuple[SSAValue, SSAValue]:
