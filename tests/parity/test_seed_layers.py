@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import kaoken
+from kaoken.bench.workloads import make_workload
 from tests.parity.parity import TOLERANCE
 
 torch = pytest.importorskip("torch")
-workloads = pytest.importorskip("bench.workloads")
 
 from tests.parity import written_out  # noqa: E402
 
@@ -30,7 +30,7 @@ SEEDS = {
 @pytest.mark.parametrize("name", SEEDS)
 def test_seed_layer(name: str, tmp_path: Path) -> None:
     kind, tokens = SEEDS[name]
-    work = workloads.WORKLOADS[kind](1, tokens)
+    work = make_workload(kind, 1, tokens)
     model = kaoken.compile(work.module, kwargs=work.inputs, out=tmp_path / kind)
     for seed in range(3):
         assert_parity(model, work.module, (floats(tokens, 768, seed=seed),))
@@ -38,7 +38,7 @@ def test_seed_layer(name: str, tmp_path: Path) -> None:
 
 def test_language_model_head(tmp_path: Path) -> None:
     """Linear 768 -> 50257: 1e-5 of the largest result, whose sums are 768 long."""
-    work = workloads.head(1, 1)
+    work = make_workload("head", 1, 1)
     model = kaoken.compile(work.module, kwargs=work.inputs, out=tmp_path / "head")
     for seed in range(3):
         x = floats(1, 768, seed=seed)
@@ -64,16 +64,43 @@ LAYERS = {
 }
 
 
+class SideBySide(torch.nn.Module):
+    """All layers of one width on the same input: one compile instead of many."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList(make(width) for make in LAYERS.values())
+
+    def forward(self, x: Any) -> Any:
+        return {name: layer(x) for name, layer in zip(LAYERS, self.layers, strict=True)}
+
+
 @pytest.mark.parametrize("width", WIDTHS)
+def test_layers_with_open_rows(width: int, tmp_path: Path) -> None:
+    module = jitter(SideBySide(width))
+    model = compiled_rows(module, width, tmp_path)
+    for count in ROWS:
+        x = floats(count, width)
+        actual, wanted = model(x), module(torch.from_numpy(x))
+        assert list(actual) == list(LAYERS)
+        for name, value in wanted.items():
+            assert_close(actual[name], value.detach().numpy(), name)
+
+
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_with_open_rows(name: str, width: int, tmp_path: Path) -> None:
+def test_layer_alone(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = jitter(LAYERS[name](width))
+    module = jitter(LAYERS[name](17))
+    model = compiled_rows(module, 17, tmp_path)
+    for count in (1, 7, 129):
+        assert_parity(model, module, (floats(count, 17),))
+
+
+def compiled_rows(module: Any, width: int, out: Path) -> kaoken.CompiledModel:
     rows = torch.export.Dim("rows", min=1, max=max(ROWS))
     example = torch.randn(5, width)
-    model = kaoken.compile(module, (example,), dynamic_shapes=({0: rows},), out=tmp_path / "layer")
-    for count in ROWS:
-        assert_parity(model, module, (floats(count, width),))
+    return kaoken.compile(module, (example,), dynamic_shapes=({0: rows},), out=out / "layer")
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -161,7 +188,10 @@ def reference(module: Any, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def assert_parity(model: Any, module: Any, inputs: tuple[np.ndarray, ...]) -> None:
-    actual, wanted = model(*inputs), reference(module, inputs)
+    assert_close(model(*inputs), reference(module, inputs), "result")
+
+
+def assert_close(actual: np.ndarray, wanted: np.ndarray, name: str) -> None:
     assert actual.dtype == wanted.dtype
     assert actual.shape == wanted.shape
-    np.testing.assert_allclose(actual, wanted, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=TOLERANCE, err_msg=name)
