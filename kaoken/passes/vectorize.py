@@ -49,6 +49,9 @@ from kaoken.passes.widening.parallel import widen_parallel
 from kaoken.passes.widening.reduction import widen_reduction
 from kaoken.passes.widening.values import CannotWiden
 
+MAX_VERSIONS = 64
+"""The most row counts that get code of their own."""
+
 
 @dataclass(frozen=True)
 class VectorizePass(ModulePass):
@@ -72,7 +75,9 @@ def _vectorize(function: func.FuncOp, names: list[str]) -> Iterator[str | None]:
         if not loops_named(function, name):
             yield no_loop(function, name)
     for loop in loops_named(function, names[0]):
-        if is_reduction(loop):
+        if loop.step.value.data != 1:
+            yield _in_blocks(loop)
+        elif is_reduction(loop):
             yield _try(lambda loop=loop: widen_reduction(loop), names)
         elif _nest(loop, names) is None:
             yield _obstacle(loop, names)
@@ -80,7 +85,13 @@ def _vectorize(function: func.FuncOp, names: list[str]) -> Iterator[str | None]:
             nests = [_nest(version, names) or [] for version in versions]
             yield from [_try(lambda nest=nest: widen_parallel(nest), names) for nest in nests]
         else:
-            yield f"{loop_name(loop)} has no known extent: tile it first"
+            yield (
+                f"{loop_name(loop)} has no known extent, of {MAX_VERSIONS} at most: tile it first"
+            )
+
+
+def _in_blocks(loop: affine.ForOp) -> str:
+    return f"{loop_name(loop)} is a loop over blocks: widen {loop_name(loop)}_in"
 
 
 def _try(widen: Callable[[], None], names: list[str]) -> str | None:
@@ -99,6 +110,8 @@ def _obstacle(loop: affine.ForOp, names: list[str]) -> str:
         inner = sole_inner_loop(outer)
         if inner is None or loop_name(inner) != name:
             return f"{name} is not alone in, and right inside, {loop_name(outer)}"
+        if inner.step.value.data != 1:
+            return _in_blocks(inner)
         if constant_trip_count(inner) is None:
             return f"{name} has no known extent: tile it first"
         outer = inner
@@ -114,7 +127,8 @@ def _nest(loop: affine.ForOp, names: list[str]) -> list[affine.ForOp] | None:
             return None
         nest.append(inner)
     fixed = all(constant_trip_count(inner) is not None for inner in nest[1:])
-    return nest if fixed and all(map(is_parallel, nest)) else None
+    whole = all(inner.step.value.data == 1 for inner in nest)
+    return nest if fixed and whole and all(map(is_parallel, nest)) else None
 
 
 def _versions(loop: affine.ForOp) -> list[affine.ForOp]:
@@ -122,7 +136,7 @@ def _versions(loop: affine.ForOp) -> list[affine.ForOp]:
     if constant_trip_count(loop) is not None:
         return [loop]
     most = _largest_extent(loop)
-    if most is None:
+    if most is None or most > MAX_VERSIONS:
         return []
     builder = Builder(InsertPoint.before(loop))
     extent = affine.MinOp(list(loop.upperBoundOperands), loop.upperBoundMap)

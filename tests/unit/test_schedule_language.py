@@ -25,6 +25,7 @@ from kaoken.schedule.printing import print_schedules
 from kaoken.tools import kaoken_opt
 from kaoken.universe import make_context
 from tests.c.stages import compile_stage, run_stage
+from tests.c.test_stages import ATTENTION
 from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs
 
 V3, V4 = TargetMachine.parse("x86-64-v3"), TargetMachine.parse("x86-64-v4+vnni")
@@ -184,6 +185,9 @@ ILLEGAL = {
         "vectorize(n1) vectorize(n0)",
         "n0 cannot be widened: vectors of memref<3x16x16",
     ),
+    "blocks": ("tile(n1, 4) vectorize(n1)", "n1 is a loop over blocks: widen n1_in"),
+    "blocks inside": ("tile(n1, 4) vectorize(n0, n1)", "n1 is a loop over blocks: widen n1_in"),
+    "too many rows": ("tile(m, 65) vectorize(m_in)", "m_in has no known extent, of 64 at most"),
     "gone": ("vectorize(n1) unroll(n1, 4)", "there is no loop n1 at this point; the loops are m, "),
     "divided sum": ("parallel(k)", "the reduction k cannot be divided: sums must not depend on"),
     "divided inside": ("tile(k, 4) parallel(k_in)", "the reduction k_in cannot be divided"),
@@ -309,9 +313,10 @@ def test_printing_marks_what_is_refused() -> None:
     assert "    try tile(q, 4)\n    parallel(m)\n" in printed
 
 
-BLOCKS = """linear {{
-    try panel({}) tile(m, {}) order(n0, m, m_in, n1) vectorize(m_in, n1) unroll(k, {})
-}}"""
+BLOCKS = (
+    "linear {{ try panel({}) tile(m, {}) order(n0, m, m_in, n1) "
+    "vectorize(m_in, n1) unroll(k, {}) }}"
+)
 
 
 def test_changed_tiles_give_other_code_and_equal_results(tmp_path: Path) -> None:
@@ -364,3 +369,21 @@ def test_errors_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
         "        vectorise(h_in)\n"
         "        ^^^^^^^^^\n"
     )
+
+
+def test_the_sample_file_schedules_an_encoder() -> None:
+    module = model()
+    sample = read_schedule(Path(__file__).parents[2] / "examples" / "encoder.schedule")
+    apply_schedule(module, sample, V3, make_context())
+    first, second = [part.schedule for part in parts_of(module) if part.name == "linear"]
+    assert first is not None
+    assert second is not None
+    assert text_of(first).startswith("panel(16) tile(m, 256) tile(m_in, 5) order(m, n0, ")
+
+
+def test_a_refused_vectorize_leaves_nothing_behind() -> None:
+    module = parse_module(ATTENTION.replace("CAUSAL", "true"))
+    rule = "attention { try vectorize(e0) try vectorize(bh) vectorize(lane) }"
+    passes = f'apply-schedule{{target=x86-64-v4 file="{rule}"}},vectorize,lower-math,plan-memory'
+    code = print_module(apply_passes(module, passes), V4).code
+    assert "#include <immintrin.h>" in code

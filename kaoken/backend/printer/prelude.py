@@ -7,6 +7,7 @@ import re
 from kaoken.backend.machine import TargetMachine
 from kaoken.backend.printer.types import c_name
 
+_INTRINSIC = re.compile(r"\b(?:_mm\d*_\w+|v\w+q_\w+)\(")
 _VECTOR = re.compile(r"\bkk_([fiu]\d+|bf16)x(\d+)(_u)?\b")
 _HELPER = re.compile(r"\bkk_(max|min|abs|floordiv|ceildiv|fma)_([fiu]\d+)\b")
 _BITS = re.compile(r"\bkk_bits_([fiu]\d+)_([fiu]\d+)\b")
@@ -89,7 +90,7 @@ def _headers(code: str, machine: TargetMachine) -> list[str]:
     found = [name for name, pattern in _HEADERS.items() if pattern.search(code)]
     if _MATH.search(code):
         found.append("math.h")
-    if _VECTOR.search(code):
+    if _VECTOR.search(code) or _INTRINSIC.search(code):
         found.extend(machine.description.headers)
     return sorted(["stdint.h", *found])
 

@@ -7,7 +7,7 @@ from xdsl.ir import Block, Operation
 from xdsl.rewriter import Rewriter
 
 from kaoken.passes.loops import constant_trip_count, induction_variable
-from kaoken.passes.widening.values import CannotWiden, Widener
+from kaoken.passes.widening.values import CannotWiden, Widener, erase_block
 
 
 def widen_parallel(nest: list[affine.ForOp]) -> None:
@@ -46,10 +46,3 @@ def splice_before(block: Block, op: Operation) -> None:
     for inner in list(block.ops):
         inner.detach()
         target.insert_op_before(inner, op)
-
-
-def erase_block(block: Block) -> None:
-    """Drop a detached block and all that its ops refer to."""
-    for op in reversed(list(block.ops)):
-        op.detach()
-        op.erase(safe_erase=False)

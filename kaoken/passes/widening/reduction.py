@@ -15,8 +15,8 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import Rewriter
 
 from kaoken.passes.loops import constant_trip_count, induction_variable, is_reduction
-from kaoken.passes.widening.parallel import erase_block, splice_before
-from kaoken.passes.widening.values import CannotWiden, Widener
+from kaoken.passes.widening.parallel import splice_before
+from kaoken.passes.widening.values import CannotWiden, Widener, erase_block
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,13 @@ class _Reduction:
             new.name_hint = old.name_hint
         values: dict[SSAValue, SSAValue] = {outer.body.block.args[0]: body.args[0]}
         own = Widener((self.extent,), {}, body, values)
-        own.body(
-            [
-                op
-                for op in outer.body.block.ops
-                if op is not self.loop and not isinstance(op, affine.YieldOp)
-            ]
-        )
-        results = self._lanes(body, own.values, list(body.args[1:]))
+        inner = (self.loop, outer.body.block.last_op)
+        try:
+            own.body([op for op in outer.body.block.ops if op not in inner])
+            results = self._lanes(body, own.values, list(body.args[1:]))
+        except CannotWiden:
+            erase_block(body)
+            raise
         own.builder.insert(affine.YieldOp.get(*results))
         loop = affine.ForOp.from_region(
             list(outer.lowerBoundOperands),

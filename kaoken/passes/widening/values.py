@@ -278,8 +278,12 @@ class Widener:
         inner = Widener(self.shape, {}, body, dict(self.values), dict(self.forms), self.zero)
         inner.values.update(zip(op.body.block.args, body.args, strict=True))
         *ops, last = op.body.block.ops
-        inner.body(ops)
-        inner.builder.insert(affine.YieldOp.get(*map(inner.vector, last.operands)))
+        try:
+            inner.body(ops)
+            inner.builder.insert(affine.YieldOp.get(*map(inner.vector, last.operands)))
+        except CannotWiden:
+            erase_block(body)
+            raise
         loop = affine.ForOp.from_region(
             [self.scalar(v) for v in op.lowerBoundOperands],
             [self.scalar(v) for v in op.upperBoundOperands],
@@ -293,6 +297,13 @@ class Widener:
         loop.attributes.update(op.attributes)
         self.builder.insert(loop)
         self.values.update(zip(op.results, loop.results, strict=True))
+
+
+def erase_block(block: Block) -> None:
+    """Drop a detached block and all that its ops refer to."""
+    for op in reversed(list(block.ops)):
+        op.detach()
+        op.erase(safe_erase=False)
 
 
 def _without_zeros(map_: AffineMap, is_zero: list[bool]) -> AffineMap:
