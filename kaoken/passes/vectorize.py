@@ -85,13 +85,18 @@ def _vectorize(function: func.FuncOp, names: list[str]) -> Iterator[str | None]:
             nests = [_nest(version, names) or [] for version in versions]
             yield from [_try(lambda nest=nest: widen_parallel(nest), names) for nest in nests]
         else:
-            yield (
-                f"{loop_name(loop)} has no known extent, of {MAX_VERSIONS} at most: tile it first"
-            )
+            yield _open_extent(loop)
 
 
 def _in_blocks(loop: affine.ForOp) -> str:
     return f"{loop_name(loop)} is a loop over blocks: widen {loop_name(loop)}_in"
+
+
+def _open_extent(loop: affine.ForOp) -> str:
+    most = _largest_extent(loop)
+    if most is None:
+        return f"{loop_name(loop)} has no known extent: tile it first"
+    return f"{loop_name(loop)} has up to {most} iterations: {MAX_VERSIONS} at most get own code"
 
 
 def _try(widen: Callable[[], None], names: list[str]) -> str | None:
