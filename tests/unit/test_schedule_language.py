@@ -187,7 +187,7 @@ ILLEGAL = {
     ),
     "blocks": ("tile(n1, 4) vectorize(n1)", "n1 is a loop over blocks: widen n1_in"),
     "blocks inside": ("tile(n1, 4) vectorize(n0, n1)", "n1 is a loop over blocks: widen n1_in"),
-    "too many rows": ("tile(m, 65) vectorize(m_in)", "m_in has up to 65 iterations: 64 at most get own"),
+    "too many rows": ("tile(m, 65) vectorize(m_in)", "m_in has up to 65 iterations: 64 at"),
     "gone": ("vectorize(n1) unroll(n1, 4)", "there is no loop n1 at this point; the loops are m, "),
     "divided sum": ("parallel(k)", "the reduction k cannot be divided: sums must not depend on"),
     "divided inside": ("tile(k, 4) parallel(k_in)", "the reduction k_in cannot be divided"),
