@@ -69,12 +69,15 @@ class CompileOptions:
         from kaoken.backend.machine import TargetMachine
         from kaoken.backend.package import check_output
         from kaoken.backend.toolchain import find_compiler
+        from kaoken.schedule.parser import read_schedule
 
         TargetMachine.parse(self.target)
         if out is not None:
             check_output(out)
         if self.library:
             find_compiler(self.cc)
+        if self.schedule is not None:
+            read_schedule(self.schedule)
 
 
 def compile(

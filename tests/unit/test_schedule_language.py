@@ -387,3 +387,14 @@ def test_a_refused_vectorize_leaves_nothing_behind() -> None:
     passes = f'apply-schedule{{target=x86-64-v4 file="{rule}"}},vectorize,lower-math,plan-memory'
     code = print_module(apply_passes(module, passes), V4).code
     assert "#include <immintrin.h>" in code
+
+
+def test_the_schedules_of_the_page_are_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text()
+    blocks = re.findall(r"```schedule\n(.*?)```", page, re.DOTALL)
+    rules = [len(parse_schedule(block).rules) for block in blocks]
+    assert rules == [6, 1]
+    (layer,) = re.findall(r"```mlir\n(.*?)```", page, re.DOTALL)
+    assert print_schedules(
+        apply_passes(parse_module(layer), "choose-schedule{target=x86-64-v3}"), V3, make_context()
+    ).startswith("# Schedules for x86-64-v3")
