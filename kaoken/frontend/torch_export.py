@@ -31,10 +31,11 @@ from xdsl.utils.exceptions import VerifyException
 from kaoken.dialect.attributes import ShapeAttr
 from kaoken.dialect.base import shaped, tensor_type
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import WeightOp, int_attr
+from kaoken.dialect.nn import int_attr
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten import Importer, find_builder
 from kaoken.frontend.aten.registry import element_type_of
+from kaoken.frontend.parameters import Parameters
 from kaoken.frontend.pytree import TENSOR, Tree, tensor_names, tree_of
 from kaoken.frontend.recognise import recognise
 from kaoken.frontend.symbols import Names, Symbols, given_names
@@ -106,7 +107,7 @@ class _Import:
         self.values.update({node.name: value for node, value in zip(inputs, self.function.args)})
         builder = Builder(InsertPoint.at_end(self.function.body.block))
         self.importer = Importer(builder, self.symbols)
-        self.weights = _Weights(program, self.importer, self.store)
+        self.weights = Parameters(program, self.importer, self.store)
 
     def run(self) -> ModuleOp:
         for node in self.program.graph.nodes:
@@ -239,47 +240,6 @@ class _Import:
         spec = self.program.call_spec.in_spec
         assert spec is not None
         return tree_of(spec, iter(leaves))
-
-
-class _Weights:
-    """The parameters, buffers and constants of an exported program, put into a store."""
-
-    def __init__(self, program: ExportedProgram, importer: Importer, store: WeightStore):
-        signature = program.graph_signature
-        self.keys: dict[str, str] = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        self._parameters = set(signature.inputs_to_parameters)
-        self._tensors = {**program.constants, **program.state_dict}
-        self._importer = importer
-        self._store = store
-        self._by_memory: dict[tuple[Any, ...], str] = {}
-
-    def load(self, placeholder: str) -> SSAValue:
-        """The value of a weight; a buffer or constant of one element becomes a kaoken.full."""
-        import torch
-
-        key = self.keys[placeholder]
-        tensor = self._tensors[key].detach()
-        if tensor.device.type != "cpu":
-            raise KaokenError(
-                f'the weight "{key}" is on {tensor.device}: move the module to the CPU'
-            )
-        dtype = element_type_of(tensor.dtype)
-        if tensor.numel() == 1 and placeholder not in self._parameters:
-            shape = tuple(Dim.of(n) for n in tensor.shape)
-            return self._importer.full(tensor.item(), dtype, shape)
-        if tensor.dtype == torch.bfloat16:
-            raise KaokenError(f'the weight "{key}" is bfloat16: convert the module with .float()')
-        array = tensor.contiguous().numpy()
-        memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        shared = self._by_memory.setdefault(memory, key)
-        if shared == key:
-            self._store.add(key, array)
-        type_ = shaped(tuple(Dim.of(n) for n in tensor.shape), dtype)
-        return self._importer.add(WeightOp(shared, type_))
 
 
 def identifier(name: str) -> str:

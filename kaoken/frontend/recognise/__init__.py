@@ -26,7 +26,15 @@ from xdsl.pattern_rewriter import (
 from xdsl.transforms.canonicalize import CanonicalizePass
 from xdsl.transforms.common_subexpression_elimination import CommonSubexpressionElimination
 
-from kaoken.frontend.recognise import activations, attention, indices, movement, norms, products
+from kaoken.frontend.recognise import (
+    activations,
+    attention,
+    indices,
+    masks,
+    movement,
+    norms,
+    products,
+)
 
 _RULES: list[RewritePattern] = [
     *indices.RULES,
@@ -35,6 +43,7 @@ _RULES: list[RewritePattern] = [
     *norms.RULES,
     *products.RULES,
     *attention.RULES,
+    *masks.RULES,
 ]
 _MAX_ROUNDS = 8
 

@@ -1,40 +1,31 @@
-"""Attention written out, and what attention masks are made of.
+"""Attention written out.
 
     matmul(softmax(matmul(q, transpose(k)) * scale + mask), v)       -> kaoken.attention
-    mask select(keep, 0, -3.4e38), (1 - keep) * -10000               -> mask keep
-    mask (column <= row) and keep                                    -> causal, mask keep
 
-A mask that adds a huge negative number counts as hiding a key: this differs only in rows without
-any visible key, which then give zeros in place of a plain mean.
+Masks are added (floats), or choose between a score and a huge negative number (bools).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import BoolAttr, IntegerType, i1
+from xdsl.dialects.builtin import i1
 from xdsl.ir import SSAValue
 
-from kaoken.analysis.value_shapes import shape_of
 from kaoken.dialect.attributes import Function
 from kaoken.dialect.canonicalization.rules import owner
-from kaoken.dialect.nn import AttentionOp, MatmulOp, SoftmaxOp
-from kaoken.dialect.tensor import BroadcastOp, CastOp, ElementwiseOp, ReshapeOp, TransposeOp
+from kaoken.dialect.nn import MatmulOp, SoftmaxOp
+from kaoken.dialect.tensor import ElementwiseOp, ReshapeOp, TransposeOp
 from kaoken.frontend.aten.attention import attention
 from kaoken.frontend.graph import Graph
-from kaoken.frontend.recognise.indices import Affine, affine
+from kaoken.frontend.recognise.masks import HIDDEN, joined, negated, visible
 from kaoken.frontend.recognise.matching import (
     Recogniser,
     inputs_of,
     number,
-    polynomial,
-    without_ones,
 )
 
 F = Function
-_HIDDEN = -1e4
-"""What adds this or less to a score hides the key."""
 
 
 @dataclass
@@ -51,7 +42,9 @@ class _Scores:
 def written_out(g: Graph, op: MatmulOp) -> SSAValue | None:
     softmax = _softmax_under(op.lhs)
     scores = None if softmax is None else _scores(softmax.input)
-    if scores is None or not _are_heads(g, scores.product, op):
+    if softmax is None or scores is None or not _are_heads(g, scores.product, op):
+        return None
+    if g.shape(softmax.result) != g.shape(scores.product.result):
         return None
     query, before = _unscaled(g, scores.product.lhs)
     key, factor = _unscaled(g, scores.product.rhs)
@@ -119,7 +112,7 @@ def _selected_scores(op: ElementwiseOp) -> _Scores | None:
     condition, yes, no = op.inputs
     for scores, other, keeps in ((yes, no, True), (no, yes, False)):
         hidden = number(other)
-        if hidden is None or hidden > _HIDDEN:
+        if hidden is None or hidden > HIDDEN:
             continue
         if (inner := _scores(scores)) is not None:
             inner.kept.append((condition, keeps))
@@ -150,7 +143,7 @@ def _moved(g: Graph, op: ReshapeOp | TransposeOp, value: SSAValue) -> SSAValue:
 
 def _mask(g: Graph, scores: _Scores) -> SSAValue | None:
     """All masks as one: of bools where all only hide, else of floats."""
-    kept = [g.cast(c, i1) if keeps else _not(g, c) for c, keeps in scores.kept]
+    kept = [g.cast(c, i1) if keeps else negated(g, c) for c, keeps in scores.kept]
     floats: list[SSAValue] = []
     for mask, factor in scores.added:
         if (keep := visible(g, mask)) is not None:
@@ -158,140 +151,11 @@ def _mask(g: Graph, scores: _Scores) -> SSAValue | None:
         else:
             same = g.full(factor, g.dtype(mask))
             floats.append(mask if factor == 1 else g.elementwise(F.MUL, mask, same))
-    condition = _joined(g, F.AND, kept)
-    total = _joined(g, F.ADD, floats)
+    condition = joined(g, F.AND, kept)
+    total = joined(g, F.ADD, floats)
     if condition is None or total is None:
         return total if condition is None else condition
     return g.elementwise(F.SELECT, condition, total, g.full(float("-inf"), g.dtype(total)))
 
 
-def _joined(g: Graph, function: Function, values: Sequence[SSAValue]) -> SSAValue | None:
-    result: SSAValue | None = None
-    for value in values:
-        result = value if result is None else g.elementwise(function, result, value)
-    return result
-
-
-def _not(g: Graph, condition: SSAValue) -> SSAValue:
-    return g.elementwise(F.NOT, condition)
-
-
-def visible(g: Graph, mask: SSAValue) -> SSAValue | None:
-    """The bool mask of which a float mask is the additive form, or None."""
-    if (op := owner(mask, BroadcastOp)) is not None:
-        return visible(g, op.input)
-    if (op := owner(mask, ReshapeOp)) is not None:
-        if without_ones(g.shape(op.input)) != without_ones(g.shape(mask)):
-            return None
-        keep = visible(g, op.input)
-        return None if keep is None else g.reshape(keep, g.shape(mask))
-    if (parts := inputs_of(mask, F.SELECT)) is not None:
-        return _visible_choice(g, *parts)
-    return _visible_product(g, mask)
-
-
-def _visible_choice(g: Graph, condition: SSAValue, yes: SSAValue, no: SSAValue) -> SSAValue | None:
-    """select(keep, 0, -inf) and select(hide, -inf, 0)."""
-    a, b = number(yes), number(no)
-    if a == 0 and b is not None and b <= _HIDDEN:
-        return condition
-    if b == 0 and a is not None and a <= _HIDDEN:
-        return _not(g, condition)
-    return None
-
-
-def _visible_product(g: Graph, mask: SSAValue) -> SSAValue | None:
-    """(1 - keep) * -10000, where keep was a bool or integer mask."""
-    op = owner(mask, ElementwiseOp)
-    if op is None:
-        return None
-    for value in _cast_masks(op):
-        found = polynomial(mask, [value.result])
-        if found is None:
-            continue
-        constant, slope = found.get((0,), 0.0), found.get((1,), 0.0)
-        if constant <= _HIDDEN and slope == -constant:
-            return g.cast(value.input, i1)
-        if constant == 0 and slope <= _HIDDEN:
-            return _not(g, g.cast(value.input, i1))
-    return None
-
-
-def _cast_masks(op: ElementwiseOp, depth: int = 3) -> list[CastOp]:
-    """The casts of bool or integer masks among the operands of arithmetic."""
-    found: list[CastOp] = []
-    for value in op.inputs:
-        inner = value.owner
-        if isinstance(inner, CastOp) and isinstance(_element(inner.input), IntegerType):
-            found.append(inner)
-        elif isinstance(inner, ElementwiseOp) and depth:
-            found += _cast_masks(inner, depth - 1)
-    return found
-
-
-def _element(value: SSAValue) -> object:
-    return getattr(value.type, "element_type", None)
-
-
-def bool_mask(g: Graph, op: AttentionOp) -> SSAValue | None:
-    """attention with an additive mask that only hides, as one with a bool mask."""
-    if op.mask is None or g.dtype(op.mask) == i1 or (keep := visible(g, op.mask)) is None:
-        return None
-    operands = [op.query, op.key, op.value, keep]
-    return g.make(AttentionOp, operands, op.properties)
-
-
-def causal_mask(g: Graph, op: AttentionOp) -> SSAValue | None:
-    """attention with `column <= row` among its bool mask's conditions, as causal attention."""
-    if op.mask is None or g.dtype(op.mask) != i1 or op.causal.value.data:
-        return None
-    rows, columns = g.shape(op.query)[1], g.shape(op.key)[1]
-    terms = _terms(op.mask)
-    rest = [term for term in terms if not _is_causal(term)]
-    if len(rest) == len(terms) or rows != columns:
-        return None
-    operands = [op.query, op.key, op.value, _joined(g, F.AND, rest)]
-    properties = {**op.properties, "causal": BoolAttr.from_bool(True)}
-    return g.make(AttentionOp, operands, properties)
-
-
-def _terms(mask: SSAValue) -> list[SSAValue]:
-    """The conditions whose conjunction a mask is."""
-    if (op := owner(mask, BroadcastOp)) is not None:
-        return _terms(op.input)
-    parts = inputs_of(mask, F.AND)
-    return [mask] if parts is None else [t for part in parts for t in _terms(part)]
-
-
-def _is_causal(condition: SSAValue) -> bool:
-    """True if a condition is `column <= row`."""
-    op = condition.owner
-    if isinstance(op, BroadcastOp | ReshapeOp):
-        return _only_adds_ones(op) and _is_causal(op.input)
-    if not isinstance(op, ElementwiseOp) or not op.function.data.is_comparison:
-        return False
-    a, b = affine(op.inputs[0]), affine(op.inputs[1])
-    if a is None or b is None:
-        return False
-    lead = a + b * -1
-    signed = {
-        F.GE: lead,
-        F.LE: lead * -1,
-        F.GT: lead + Affine((), -1),
-        F.LT: lead * -1 + Affine((), -1),
-    }.get(op.function.data)
-    if signed is None or signed.offset or len(signed.slopes) < 2:
-        return False
-    return signed.slopes[-2:] == (1, -1) and not any(signed.slopes[:-2])
-
-
-def _only_adds_ones(op: BroadcastOp | ReshapeOp) -> bool:
-    before, after = shape_of(op.input), shape_of(op.result)
-    return len(before) >= 2 and after[-2:] == before[-2:]
-
-
-RULES = [
-    Recogniser(MatmulOp, written_out),
-    Recogniser(AttentionOp, bool_mask),
-    Recogniser(AttentionOp, causal_mask),
-]
+RULES = [Recogniser(MatmulOp, written_out)]

@@ -44,6 +44,7 @@ class Recogniser(RewritePattern):
         if result is None or result is op.results[0]:
             return
         if result.type != op.results[0].type:
+            assert len(shape_of(result)) == len(shape_of(op.results[0])), f"{op.name} changed rank"
             result = rewriter.replace_value_with_new_type(result, op.results[0].type)
         rewriter.replace(op, (), (result,))
 
