@@ -69,7 +69,6 @@ class CompileOptions:
         from kaoken.backend.machine import TargetMachine
         from kaoken.backend.package import check_output
         from kaoken.backend.toolchain import find_compiler
-        from kaoken.schedule.parser import read_schedule
 
         TargetMachine.parse(self.target)
         if out is not None:
@@ -77,6 +76,8 @@ class CompileOptions:
         if self.library:
             find_compiler(self.cc)
         if self.schedule is not None:
+            from kaoken.schedule.parser import read_schedule
+
             read_schedule(self.schedule)
 
 

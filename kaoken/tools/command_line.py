@@ -69,5 +69,5 @@ def configure(
 
 def suggestion(name: str, available: Iterable[str]) -> str:
     """`: did you mean ...?` with the nearest known names, or nothing."""
-    near = difflib.get_close_matches(name, list(available), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(available), n=3)
     return f": did you mean {' or '.join(near)}?" if near else ""
