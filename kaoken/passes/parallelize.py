@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import affine, arith, func, scf
+from xdsl.dialects import affine, arith, func, memref, scf, vector
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     ArrayAttr,
@@ -97,26 +97,43 @@ def _pass_on(calls: list[func.CallOp], team: SSAValue, kernels: set[str]) -> Non
 
 
 def _divide(function: func.FuncOp, team: SSAValue) -> None:
-    """Divide the named outer loops; the rest of the body goes to one member."""
+    """Divide the named outer loops; the rest of the body goes to one member.
+
+    What only computes a value is left to all: a divided loop may use it. Where nothing is divided,
+    or what gives a value stores as well, one member does everything.
+    """
     schedule = function.attributes.get("kaoken.schedule")
     directives = schedule.all("parallel") if isinstance(schedule, ScheduleAttr) else []
     names = {str(d.args[0]) for d in directives}
-    block = function.body.block
-    first = block.first_op
-    assert first is not None
-    builder = Builder(InsertPoint.before(first))
+    *ops, _ = function.body.block.ops
+    loops = {op: loop for op in ops if (loop := _named(op, names)) is not None}
+    if any(op.results and _stores(op) for op in ops):
+        loops = {}
+    done = {loop_name(loop) for loop in loops.values()}
+    if ops:
+        _share(ops, loops, team)
+    for directive in directives:
+        settle(function, directive, [_refusal(function, str(directive.args[0]), done)])
+
+
+def _share(ops: list[Operation], loops: dict[Operation, affine.ForOp], team: SSAValue) -> None:
+    """Divide loops, each in the op that it is given for, and leave the other ops to one member."""
+    builder = Builder(InsertPoint.before(ops[0]))
     member = builder.insert(ThreadIdOp(team)).result
     count = builder.insert(NumThreadsOp(team)).result
     alone = _is_last(builder, member, count)
-    divided: set[str] = set()
-    for op in list(block.ops):
-        if isinstance(op, affine.ForOp) and (loop := _named(op, names)) is not None:
-            divided.add(loop_name(loop))
-            _divide_loop(loop, member, count)
-        elif op.regions:
-            _guard(op, alone)
-    for directive in directives:
-        settle(function, directive, [_refusal(function, str(directive.args[0]), divided)])
+    if not loops:
+        _guard(ops, alone)
+        return
+    for op in ops:
+        if op in loops:
+            _divide_loop(loops[op], member, count)
+        elif _stores(op):
+            _guard([op], alone)
+
+
+def _stores(op: Operation) -> bool:
+    return any(isinstance(o, memref.StoreOp | vector.TransferWriteOp) for o in op.walk())
 
 
 def _refusal(function: func.FuncOp, name: str, divided: set[str]) -> str | None:
@@ -131,9 +148,9 @@ def _refusal(function: func.FuncOp, name: str, divided: set[str]) -> str | None:
     return f"{subject} cannot be divided: it is not alone in the loops around it"
 
 
-def _named(loop: affine.ForOp, names: set[str]) -> affine.ForOp | None:
-    """The loop, or one that it alone contains, that is to be divided."""
-    inner: affine.ForOp | None = loop
+def _named(op: Operation, names: set[str]) -> affine.ForOp | None:
+    """The loop that an op is, or one that it alone contains, that is to be divided."""
+    inner = op if isinstance(op, affine.ForOp) else None
     while inner is not None and not (loop_name(inner) in names and is_parallel(inner)):
         inner = sole_inner_loop(inner)
     return inner
@@ -214,10 +231,11 @@ def _at_most(builder: Builder, high: SSAValue, loop: affine.ForOp) -> SSAValue:
     return builder.insert(affine.MinOp([*dims, high, *symbols], AffineMapAttr(limit))).result
 
 
-def _guard(op: Operation, condition: SSAValue) -> None:
-    """Run an op with a region under a condition."""
+def _guard(ops: list[Operation], condition: SSAValue) -> None:
+    """Run neighbouring ops under a condition."""
     body = Block()
     guarded = scf.IfOp(condition, [], Region(body))
-    Builder(InsertPoint.before(op)).insert(guarded)
-    op.detach()
-    body.add_ops([op, scf.YieldOp()])
+    Builder(InsertPoint.before(ops[0])).insert(guarded)
+    for op in ops:
+        op.detach()
+    body.add_ops([*ops, scf.YieldOp()])
