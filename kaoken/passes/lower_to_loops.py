@@ -324,7 +324,7 @@ class _FunctionLowering:
         given = [self.shapes[v] for v in op.arguments]
         inner = callee_symbols(self.shared.parameters[name], given)
         arguments = [self._buffer(v) for v in (*op.arguments, *op.results)]
-        sizes = [self._size(inner[s]) for s in self.shared.symbols[name]]
+        sizes = [self._size(inner.get(s, Dim.symbol(s))) for s in self.shared.symbols[name]]
         self.builder.insert(func.CallOp(name, [*arguments, *sizes, self.status], []))
 
     # Buffers and sizes

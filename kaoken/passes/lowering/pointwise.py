@@ -119,7 +119,7 @@ def _merge(result: Shape, operands: list[Shape]) -> tuple[Shape, list[Shape]]:
 
 def lower_elementwise(op: ElementwiseOp, kernel: Kernel) -> None:
     function = op.function.data
-    kernel.name, kernel.comment = str(function), f"{function}, element by element"
+    kernel.name, kernel.comment = f"elementwise_{function}", f"{function}, element by element"
     _pointwise(kernel, op, list(op.inputs), lambda v: emit_function(kernel, function, v))
 
 
@@ -129,7 +129,7 @@ def lower_activation(op: GeluOp | ReluOp | SiluOp | TanhOp | SigmoidOp, kernel: 
         activation = Activation.GELU if exact else Activation.GELU_TANH
     else:
         activation = _ACTIVATIONS[type(op)]
-    kernel.name, kernel.comment = str(activation), f"{activation}, element by element"
+    kernel.name, kernel.comment = f"elementwise_{activation}", f"{activation}, element by element"
     _pointwise(kernel, op, [op.input], lambda v: emit_activation(kernel, activation, v[0]))
 
 
