@@ -252,7 +252,9 @@ def test_strict_ops_refuse_in_the_passes() -> None:
     text = TEXT.replace("kaoken.relu %y", f"kaoken.relu %y {schedule}")
     module = parse_module(text)
     fill_weights(module)
-    with pytest.raises(DirectiveRefused, match=r"the schedule of \w*relu: vectorize\(m, h_in\): h_in"):
+    with pytest.raises(
+        DirectiveRefused, match=r"the schedule of \w*relu: vectorize\(m, h_in\): h_in"
+    ):
         apply_passes(module, "vectorize")
     apply_passes(parse_module(text.replace(", kaoken.strict", "")), "choose-schedule")
 
