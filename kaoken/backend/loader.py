@@ -55,7 +55,7 @@ class Library:
         self.symbols: dict[str, int] = self.manifest["symbols"]
         self.threads: int = self.manifest["threads"]
         self._weights = _file(folder, self.manifest["weights"])
-        library = _open(_file(folder, self.manifest["library"]))
+        library = _open(_file(folder, self.manifest["library"]), self.manifest["target"])
         self._create, self._error, self._destroy, self.run = self._functions(library)
 
     def _functions(self, library: ctypes.CDLL) -> tuple[Any, Any, Any, Any]:
@@ -129,11 +129,13 @@ def _file(folder: Path, name: str) -> Path:
     return path
 
 
-def _open(path: Path) -> ctypes.CDLL:
+def _open(path: Path, target: str) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path.resolve()))
     except OSError as error:
-        raise KaokenError(f"{path} cannot be loaded on this machine: {error}") from None
+        raise KaokenError(
+            f"{path}, built for {target}, cannot be loaded on this machine: {error}"
+        ) from None
 
 
 def _tensor(entry: dict[str, Any]) -> Tensor:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 
 _EDIT = re.compile(
-    r"<!-- (?:new|in) (\S+)(?: (after|before|instead of): (.*?))? -->\n```\w+\n(.*?)```\n", re.DOTALL
+    r"<!-- (?:new|in) (\S+)(?: (after|before|instead of): (.*?))? -->\n```\w+\n(.*?)```\n",
+    re.DOTALL,
 )
 _SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 _COPIED = ("kaoken", "tests", "docs", "pyproject.toml")

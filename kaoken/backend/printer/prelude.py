@@ -136,9 +136,12 @@ def _helper(name: str, short: str, machine: TargetMachine) -> str:
 
 
 def _fma(type_: str, short: str, machine: TargetMachine) -> str:
-    """One rounding where the CPU has the instruction; without it fma() is slow, so two."""
+    """One rounding where the CPU has the instruction; without it fma() is slow, so two.
+
+    An entry of the instruction table that is made of operators is no such instruction.
+    """
     function = "fma" if short == "f64" else "fmaf"
-    fused = "fma.f32" in machine.instructions
+    fused = "*" not in machine.instructions.get("fma.f32", "*")
     value = f"{function}(a, b, c)" if fused else "a * b + c"
     return (
         f"static inline {type_} kk_fma_{short}({type_} a, {type_} b, {type_} c)\n"
