@@ -6,7 +6,7 @@ READY := .venv/.kaoken-ready
 BENCH_READY := .venv/.kaoken-bench-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sweep clean
+.PHONY: help demo test lint bench sweep docs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
@@ -32,6 +32,9 @@ bench: $(BENCH_READY)  ## speed against PyTorch and ONNX Runtime, and how cost g
 
 sweep: $(READY)  ## parity with PyTorch at every token count and batch; takes long
 	$(PYTHON) -m pytest -q -m sweep
+
+docs: $(READY)  ## print the IR in docs/levels.md again
+	$(PYTHON) docs/make_levels.py
 
 clean:  ## remove what make made, but not .venv
 	rm -rf build dist demo .pytest_cache .ruff_cache
