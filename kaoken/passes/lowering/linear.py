@@ -30,6 +30,8 @@ from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.scalars import emit_activation
 
 WORD_BYTES = 4
+SUM_BLOCK = 256
+"""Steps of k that are summed before they meet the rest of a sum of f32."""
 
 Factor = Callable[[Index], SSAValue]
 """The weight (or word of weights) of one column that meets input k."""
@@ -150,14 +152,32 @@ def _output(kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: F
 def _float_sum(
     kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor
 ) -> SSAValue:
-    start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, j)
+    """Block by block, so that rounding errors grow with the blocks and not with all of k."""
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
         x, w = kernel.load(linear.x, i, k), weight(k)
         op = math.FmaOp(x, w, acc) if linear.dot is None else DotOp(linear.dot, x, w, acc)
         return kernel.insert(op)
 
-    return kernel.fold("k", linear.k, start, step)
+    def block(first: Index, size: int) -> SSAValue:
+        return kernel.fold(
+            "k",
+            size,
+            kernel.constant(0.0, f32),
+            lambda k, acc: step(kernel.affine(lambda f, k: f * SUM_BLOCK + k, first, k), acc),
+        )
+
+    start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, j)
+    if linear.k <= SUM_BLOCK:
+        return kernel.fold("k", linear.k, start, step)
+    blocks, rest = divmod(linear.k, SUM_BLOCK)
+    total = kernel.fold(
+        "k0",
+        blocks,
+        start,
+        lambda k0, acc: kernel.insert(arith.AddfOp(acc, block(k0, SUM_BLOCK))),
+    )
+    return kernel.insert(arith.AddfOp(total, block(blocks, rest))) if rest else total
 
 
 def _integer_sum(
