@@ -23,7 +23,7 @@ lint: $(READY)  ## ruff and pyright only
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m pyright
 
-bench: $(BENCH_READY)  ## speed against PyTorch and ONNX Runtime, and how cost grows
+bench: $(BENCH_READY)  ## speed against every peer beside the limits; how cost grows
 	$(PYTHON) -m kaoken.tools.kaoken bench minilm --tokens 128 --threads 1,2
 	$(PYTHON) -m kaoken.tools.kaoken bench minilm --tokens 16 --threads 1,2
 	$(PYTHON) -m kaoken.tools.kaoken bench bert-base --tokens 128 --threads 1,2

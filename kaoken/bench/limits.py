@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,10 +66,8 @@ class Probe:
     def measure(self, limits: Limits, threads: int, seconds: float) -> None:
         """Add one value to each figure; every figure takes `seconds`."""
         words = [self._program, str(threads), str(seconds), self._file, *map(str, self._sizes)]
-        cpus = set(sorted(os.sched_getaffinity(0))[:threads])
-        result = subprocess.run(
-            words, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus)
-        )
+        with pinned(threads):
+            result = subprocess.run(words, capture_output=True, text=True)
         if result.returncode != 0:
             raise KaokenError(f"the probe of this machine's limits failed: {result.stderr.strip()}")
         for line in result.stdout.splitlines():
@@ -76,6 +75,17 @@ class Probe:
             limits.rates.setdefault(f"{name} {size}" if size != "0" else name, []).append(
                 float(rate)
             )
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keep this thread, and processes that it starts, to the first `threads` CPUs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _rounded(size: int) -> int:

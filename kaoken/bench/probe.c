@@ -109,7 +109,8 @@ ARITHMETIC(int8, __m256i, _mm256_set1_epi8(1), 64)
 #define CLEAR(n) ints sum##n = {0};
 #define READ(n) sum##n ^= words[n];
 
-static double reading(const task *t)
+/* From one end to the other. */
+static double read_along(const task *t)
 {
     EACH_STREAM(CLEAR)
     for (size_t at = 0; at + STREAMS * sizeof(ints) <= t->bytes; at += STREAMS * sizeof(ints)) {
@@ -118,6 +119,26 @@ static double reading(const task *t)
     }
     EACH_STREAM(END)
     return (double)t->bytes;
+}
+
+/* In four places at once: faster where each small page waits for its address. */
+static double read_apart(const task *t)
+{
+    EACH_STREAM(CLEAR)
+    const size_t quarter = t->bytes / 4 / 64 * 64 / sizeof(ints), pair = 2;
+    const ints *words = (const ints *)t->data;
+    for (size_t at = 0; at + pair <= quarter; at += pair) {
+        sum0 ^= words[at];
+        sum1 ^= words[at + 1];
+        sum2 ^= words[at + quarter];
+        sum3 ^= words[at + quarter + 1];
+        sum4 ^= words[at + 2 * quarter];
+        sum5 ^= words[at + 2 * quarter + 1];
+        sum6 ^= words[at + 3 * quarter];
+        sum7 ^= words[at + 3 * quarter + 1];
+    }
+    EACH_STREAM(END)
+    return (double)(quarter / pair * pair * 4 * sizeof(ints));
 }
 
 /* ---- threads ---- */
@@ -208,7 +229,9 @@ static void read_all(const char *name, const unsigned char *data, int count, cha
 {
     for (int i = 0; data != NULL && i < count; i++) {
         size_t bytes = strtoull(sizes[i], NULL, 10);
-        report(name, bytes, measure(reading, data, bytes, threads, seconds));
+        double along = measure(read_along, data, bytes, threads, seconds / 2);
+        double apart = measure(read_apart, data, bytes, threads, seconds / 2);
+        report(name, bytes, along > apart ? along : apart);
     }
 }
 

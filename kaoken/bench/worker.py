@@ -65,7 +65,7 @@ def _serve(request: dict[str, Any], reply: Reply) -> None:
 
 def pin(threads: int) -> None:
     """Keep this process to its first `threads` CPUs."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 # ---- before anything is timed ----
@@ -138,19 +138,25 @@ def _run(peer: Peer, job: Job, folder: Path, reply: Reply) -> None:
 
 
 def difference(output: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """The largest absolute difference and the mean cosine of the last dimension's vectors."""
+    """The largest absolute difference, and the mean cosine of the rows.
+
+    The rows of an output [batch, tokens, features] are the means over the tokens, as embeddings are
+    made. Raises ValueError when the shapes differ.
+    """
     import numpy as np
 
     if output.shape != wanted.shape:
         raise ValueError(f"its output is {output.shape}, not {wanted.shape}")
+    found = {
+        "max_abs": float(np.abs(output - wanted).max()),
+        "largest": float(np.abs(wanted).max()),
+    }
+    if output.ndim == 3:
+        output, wanted = output.mean(1), wanted.mean(1)
     a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (output, wanted))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = (a * b).sum(1) / np.maximum(lengths, 1e-300)
-    return {
-        "max_abs": float(np.abs(a - b).max()),
-        "cosine": float(cosines.mean()),
-        "largest": float(np.abs(b).max()),
-    }
+    return found | {"cosine": float(cosines.mean())}
 
 
 def turn(running: Running, seconds: float) -> list[float]:

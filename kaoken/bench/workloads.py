@@ -14,6 +14,14 @@ from typing import Any
 from kaoken.errors import KaokenError
 
 MAX_BATCH, MAX_TOKENS = 8, 512
+TEXT = (
+    "A compiler reads a program in one language and writes it in another. Between the two it keeps "
+    "a form of its own, which it improves step by step: what is known early is worked out early, "
+    "and what is used twice is kept. In the old harbour the fishermen mend their nets before dawn; "
+    "by noon the market is full of voices, silver scales and the smell of salt. She asked whether "
+    "the last train had left, and the guard, folding his newspaper, said that it never ran on "
+    "Sundays. Prices rose by three percent in March, more than most analysts had expected."
+)
 
 
 @dataclass(frozen=True)
@@ -77,19 +85,34 @@ def resolve_model(model: str) -> str:
 # ---- models ----
 
 
-def encoder(model: Any, batch: int, tokens: int, masked: bool = True) -> Workload:
-    """A Hugging Face encoder on `batch` sequences without padding; batch and tokens open."""
+def encoder(model: Any, ids: Any, masked: bool = True) -> Workload:
+    """A Hugging Face encoder on sequences [batch, tokens] without padding; both sizes open."""
     import torch
 
-    vocabulary = model.config.vocab_size
-    generator = torch.Generator().manual_seed(1)
-
-    def inputs(*size: int) -> dict[str, Any]:
-        ids = torch.randint(5, vocabulary, size, generator=generator)
+    def inputs(ids: Any) -> dict[str, Any]:
         return {"input_ids": ids} | ({"attention_mask": torch.ones_like(ids)} if masked else {})
 
-    timed = inputs(batch, tokens)
-    return Workload(model.eval(), timed, dict.fromkeys(timed, open_sizes()), inputs(2, 16))
+    timed, examples = inputs(ids), inputs(random_ids(model.config.vocab_size, 2, 16))
+    return Workload(model.eval(), timed, dict.fromkeys(timed, open_sizes()), examples)
+
+
+def random_ids(vocabulary: int, batch: int, tokens: int) -> Any:
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(5, vocabulary, (batch, tokens), generator=generator)
+
+
+def text_ids(tokenizer: Path, batch: int, tokens: int) -> Any:
+    """The ids of TEXT, over and over: trained weights meet what they were trained for."""
+    import torch
+    from tokenizers import Tokenizer
+
+    reader = Tokenizer.from_file(str(tokenizer))
+    reader.no_padding()
+    reader.no_truncation()
+    ids = torch.tensor(reader.encode(TEXT).ids)
+    return ids.repeat(1 + batch * tokens // len(ids))[: batch * tokens].reshape(batch, tokens)
 
 
 def open_sizes() -> dict[int, Any]:
@@ -105,7 +128,11 @@ def hugging_face(folder: Path, batch: int, tokens: int) -> Workload:
     import torch
     from transformers import AutoModel
 
-    return encoder(AutoModel.from_pretrained(folder, dtype=torch.float32), batch, tokens)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.exists() and find_spec("tokenizers") is not None:
+        return encoder(model, text_ids(tokenizer, batch, tokens))
+    return encoder(model, random_ids(model.config.vocab_size, batch, tokens))
 
 
 def minilm(batch: int, tokens: int) -> Workload:
@@ -119,13 +146,16 @@ def minilm(batch: int, tokens: int) -> Workload:
 def bert_base(batch: int, tokens: int) -> Workload:
     from transformers import BertConfig, BertModel
 
-    return encoder(BertModel(BertConfig()), batch, tokens)
+    config = BertConfig()
+    return encoder(BertModel(config), random_ids(config.vocab_size, batch, tokens))
 
 
 def t5_small_encoder(batch: int, tokens: int) -> Workload:
     from transformers import T5Config, T5EncoderModel
 
-    return encoder(T5EncoderModel(T5Config()), batch, tokens, masked=False)
+    config = T5Config()
+    ids = random_ids(config.vocab_size, batch, tokens)
+    return encoder(T5EncoderModel(config), ids, masked=False)
 
 
 def vit_base(batch: int, tokens: int) -> Workload:
