@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -158,6 +161,10 @@ struct kk_pool {
     _Alignas(CACHE_LINE) atomic_uint arrived;
     kk_body body; /* NULL: end */
     void *argument;
+#ifdef __linux__
+    cpu_set_t allowed; /* the creator's CPUs */
+    int caller_cpu;    /* where the caller of this run is */
+#endif
     int started;
     pthread_t *handles;
     kk_team *members;
@@ -224,14 +231,52 @@ void kk_barrier(kk_team *team) {
     change(&pool->barrier);
 }
 
+/* Threads that wait for each other by spinning must not share a CPU, and the scheduler may leave a
+ * woken one beside its caller. So members keep off the caller's CPU, where there are others. */
+#ifdef __linux__
+static void find_cpus(kk_pool *pool) {
+    if (sched_getaffinity(0, sizeof pool->allowed, &pool->allowed) != 0)
+        CPU_ZERO(&pool->allowed);
+}
+
+static void note_caller(kk_pool *pool) {
+    pool->caller_cpu = sched_getcpu();
+}
+
+static void keep_off_caller(const kk_pool *pool, int *avoided) {
+    int cpu = pool->caller_cpu;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == *avoided)
+        return;
+    cpu_set_t others = pool->allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        *avoided = cpu;
+}
+#else
+static void find_cpus(kk_pool *pool) {
+    (void)pool;
+}
+
+static void note_caller(kk_pool *pool) {
+    (void)pool;
+}
+
+static void keep_off_caller(const kk_pool *pool, int *avoided) {
+    (void)pool;
+    (void)avoided;
+}
+#endif
+
 static void *work(void *argument) {
     kk_team *member = argument;
     kk_pool *pool = member->pool;
     unsigned calls = 0;
+    int avoided = -1;
     for (;;) {
         wait_for_change(&pool->call, calls++);
         if (pool->body == NULL)
             return NULL;
+        keep_off_caller(pool, &avoided);
         pool->body(pool->argument, member);
         kk_barrier(member);
     }
@@ -240,6 +285,7 @@ static void *work(void *argument) {
 static void run_on_pool(kk_pool *pool, kk_body body, void *argument) {
     pool->body = body;
     pool->argument = argument;
+    note_caller(pool);
     change(&pool->call);
     if (body == NULL)
         return;
@@ -277,6 +323,7 @@ static kk_pool *create_pool(int threads) {
     start_turn(&pool->call);
     start_turn(&pool->barrier);
     atomic_init(&pool->arrived, 0);
+    find_cpus(pool);
     pool->handles = calloc((size_t)threads, sizeof *pool->handles);
     pool->members = calloc((size_t)threads, sizeof *pool->members);
     int memory = pool->handles != NULL && pool->members != NULL;
