@@ -68,6 +68,10 @@ class Worker:
                 env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(job.threads)),
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def answer(self) -> dict[str, Any]:
         """What the process says next. Raises WorkerError."""
         assert self._process.stdout is not None

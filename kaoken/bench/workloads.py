@@ -93,7 +93,7 @@ def encoder(model: Any, ids: Any, masked: bool = True) -> Workload:
         return {"input_ids": ids} | ({"attention_mask": torch.ones_like(ids)} if masked else {})
 
     timed, examples = inputs(ids), inputs(random_ids(model.config.vocab_size, 2, 16))
-    return Workload(model.eval(), timed, dict.fromkeys(timed, open_sizes()), examples)
+    return Workload(model.eval(), timed, dict.fromkeys(timed, open_sizes(len(ids))), examples)
 
 
 def random_ids(vocabulary: int, batch: int, tokens: int) -> Any:
@@ -115,11 +115,12 @@ def text_ids(tokenizer: Path, batch: int, tokens: int) -> Any:
     return ids.repeat(1 + batch * tokens // len(ids))[: batch * tokens].reshape(batch, tokens)
 
 
-def open_sizes() -> dict[int, Any]:
+def open_sizes(batch: int) -> dict[int, Any]:
+    """For torch.export: batch and tokens, up to kaoken's usual maxima."""
     import torch
 
     return {
-        0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
+        0: torch.export.Dim("batch", min=1, max=max(MAX_BATCH, batch)),
         1: torch.export.Dim("tokens", min=1, max=MAX_TOKENS),
     }
 
@@ -167,7 +168,7 @@ def vit_base(batch: int, tokens: int) -> Workload:
     module = ViTLayers(ViTModel(ViTConfig(), add_pooling_layer=False)).eval()
     inputs = {"input": torch.randn(batch, tokens, 768)}
     examples = {"input": torch.randn(2, 16, 768)}
-    return Workload(module, inputs, {"input": open_sizes()}, examples)
+    return Workload(module, inputs, {"input": open_sizes(batch)}, examples)
 
 
 # ---- layers, on batch * tokens rows ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -37,8 +38,7 @@ def run_bench(
     from rich.console import Console
 
     chosen, counts = choose_peers(peers), parse_threads(threads)
-    if html_file is not None:
-        check_plots()
+    check_files(json_file, html_file)
     figures = measure(job, chosen, counts, settings)
     console = Console()
     if not console.is_terminal:
@@ -49,6 +49,15 @@ def run_bench(
         write_text(json_file, json.dumps(figures.as_json(), indent=1) + "\n")
     if html_file is not None:
         write_page(figures, html_file)
+
+
+def check_files(json_file: Path | None, html_file: Path | None) -> None:
+    """Raise KaokenError unless both can be written, as far as one can tell."""
+    for file in (json_file, html_file):
+        if file is not None and not os.access(file.parent, os.W_OK):
+            raise KaokenError(f"cannot write {file}: there is no such folder, or it is closed")
+    if html_file is not None:
+        check_plots()
 
 
 def measure(job: Job, peers: Sequence[Peer], threads: Sequence[int], settings: Settings) -> Figures:
