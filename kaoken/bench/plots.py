@@ -79,6 +79,9 @@ def _time_bars(axes: Axes, figures: ThreadFigures) -> None:
             axes.plot([peer.bound * 1e3] * 2, [place - 0.4, place + 0.4], color="black")
     axes.set_xlabel("ms a call; black: the bound")
     axes.margins(x=0.15)
+    for precision, colour in COLOURS.items():
+        axes.barh([0], [0], color=colour, label=precision)
+    axes.legend(loc="lower right", fontsize=8)
     axes.invert_yaxis()
 
 
@@ -92,6 +95,3 @@ def _fraction_bars(axes: Axes, figures: ThreadFigures) -> None:
     axes.bar_label(bars, [percent(p.fraction) for p in peers], padding=3, fontsize=8)
     axes.set_xlim(0, 110)
     axes.set_xlabel("% of the bound reached")
-    for precision, colour in COLOURS.items():
-        axes.barh([0], [0], color=colour, label=precision)
-    axes.legend(loc="lower right", fontsize=8)
