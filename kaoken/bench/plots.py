@@ -1,5 +1,8 @@
 """The figures of a run as one HTML page: plots, then the tables."""
 
+# pyright: reportMissingImports=false
+# (the extra `bench` brings what is imported here)
+
 from __future__ import annotations
 
 import io

@@ -1,5 +1,8 @@
 """ONNX Runtime: as it comes, after its transformer optimiser, and with dynamic int8."""
 
+# pyright: reportMissingImports=false
+# (the extra `bench` brings what is imported here)
+
 from __future__ import annotations
 
 from pathlib import Path

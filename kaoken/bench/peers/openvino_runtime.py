@@ -4,6 +4,9 @@ On a CPU with bf16 its own choice is bf16. `ov_w8` has int8 weights and quantise
 it runs; `ov_ptq` is calibrated by NNCF on random inputs, so the check of outputs decides.
 """
 
+# pyright: reportMissingImports=false
+# (the extra `bench` brings what is imported here)
+
 from __future__ import annotations
 
 from collections.abc import Callable
