@@ -12,13 +12,16 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kaoken import output_tree
 from kaoken.backend.loader import Context, Library, Tensor
 from kaoken.errors import KaokenError
+
+if TYPE_CHECKING:
+    from kaoken.profile import OpTime
 
 _USUAL_DEFAULTS = {"attention_mask": 1}
 _ZERO_IF_ABSENT = ("token_type_ids",)
@@ -89,6 +92,21 @@ class CompiledModel:
 
         call.keep_alive = (arrays, outputs)  # pyright: ignore[reportFunctionMemberAccess]
         return call
+
+    def profile(self, *args: Any, seconds: float = 1.0, **kwargs: Any) -> list[OpTime]:
+        """How long each op takes on these inputs, run again and again for that many seconds.
+
+        KaokenError unless the model was compiled with `profile=True`.
+        """
+        from kaoken.profile import measure_ops
+
+        arrays, sizes = self._check_inputs(self._bind_arguments(args, kwargs))
+        outputs = [_empty(spec, sizes) for spec in self._library.outputs]
+        addresses, ordered = _addresses([*arrays, *outputs]), self._ordered(sizes)
+        with self._context() as context:
+            return measure_ops(
+                lambda: context.run(addresses, ordered), context, self.threads, sizes, seconds
+            )
 
     # ---- arguments ----
 

@@ -57,6 +57,8 @@ class CompileOptions:
     """What the package holds besides: the tokenizer's files."""
     library: bool = True
     """Whether to run the C compiler."""
+    profile: bool = False
+    """Whether the model is to note how long each of its kernels takes."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -96,6 +98,7 @@ def compile(
     max_batch: int = MAX_BATCH,
     head: str = "none",
     cc: str | None = None,
+    profile: bool = False,
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -104,11 +107,14 @@ def compile(
     `.pt2` or a `.mlir`. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
     a call may use; `schedule` a file or text of `kaoken.schedule`; `head` what follows a
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
-    kaoken's cache. Raises KaokenError.
+    kaoken's cache; with `profile`, `CompiledModel.profile` tells how long each op takes. Raises
+    KaokenError.
     """
     from kaoken.backend.package import is_package
 
-    options = CompileOptions(target, dtype, threads, schedule, cc, tokenizer_files(module))
+    options = CompileOptions(
+        target, dtype, threads, schedule, cc, tokenizer_files(module), profile=profile
+    )
     options.check(None if out is None else Path(out))
     progress("import")
     model = import_model(
@@ -196,7 +202,15 @@ def compile_module(
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
     ops = op_counts(module)
-    lower(module, machine, options.threads, options.dtype, options.schedule, progress)
+    lower(
+        module,
+        machine,
+        options.threads,
+        options.dtype,
+        options.schedule,
+        progress,
+        profile=options.profile,
+    )
     package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
     with output_folder(out) as draft:
         progress("write C")
@@ -217,6 +231,7 @@ def lower(
     dtype: str = "f32",
     schedule: str | Path | None = None,
     progress: Progress = _silent,
+    profile: bool = False,
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed."""
     from xdsl.utils.exceptions import DiagnosticException
@@ -226,7 +241,7 @@ def lower(
     from kaoken.universe import make_context
 
     context = make_context()
-    for one in default_pipeline(machine, threads, dtype, schedule):
+    for one in default_pipeline(machine, threads, dtype, schedule, profile):
         progress(one.name)
         try:
             one.apply(context, module)
@@ -249,7 +264,8 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             str(module),
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
-            f"{options.dtype} {options.threads} {_schedule_text(options.schedule)}",
+            f"{options.dtype} {options.threads} {options.profile} "
+            f"{_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]
     )

@@ -12,10 +12,12 @@ from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
 from kaoken.backend.machine import TargetMachine
+from kaoken.passes.annotate_cost import AnnotateCostPass
 from kaoken.passes.apply_schedule import ApplySchedulePass
 from kaoken.passes.bake import BakePass
 from kaoken.passes.choose_schedule import ChooseSchedulePass
 from kaoken.passes.fuse import FusePass
+from kaoken.passes.instrument import InstrumentPass
 from kaoken.passes.lower_math import LowerMathPass
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.outline import OutlinePass
@@ -63,9 +65,14 @@ def default_pipeline(
     threads: int = 1,
     dtype: str = "f32",
     schedule: str | Path | None = None,
+    profile: bool = False,
 ) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints.
 
-    `schedule` is a schedule file, or the text of one, in place of what kaoken chooses.
+    `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
+    puts timers around all calls of kernels.
     """
-    return (*tensor_pipeline(machine, dtype, schedule), *loop_pipeline(threads))
+    tensors, loops = tensor_pipeline(machine, dtype, schedule), loop_pipeline(threads)
+    if profile:
+        return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())
+    return (*tensors, *loops)

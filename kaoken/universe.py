@@ -60,6 +60,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("choose-schedule"),
             _pass("bake"),
             _pass("outline"),
+            _pass("annotate-cost"),
             _pass("lower-to-loops"),
             _pass("reorder"),
             _pass("tile"),
@@ -68,6 +69,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("lower-math"),
             _pass("parallelize"),
             _pass("plan-memory"),
+            _pass("instrument"),
         ]
     ),
     all_targets={"c": _c_target, "schedule": _schedule_target},

@@ -95,12 +95,32 @@ typedef struct {name} {name};
 
 /* Ends the context's threads and frees its memory. NULL is allowed. */
 {api} void {name}_destroy({name} *model);
-
+{_timers_header(m)}
 #ifdef __cplusplus
 }}
 #endif
 
 #endif
+"""
+
+
+def _timers_header(m: ModelText) -> str:
+    """How to read the timers of a model that has some."""
+    if not m.interface.timers:
+        return ""
+    name, api = m.name, f"{m.name.upper()}_API"
+    return f"""
+/* How often one thread ran one call of a kernel, how long it worked, and how long it then waited
+ * for other threads: nanoseconds, summed since the last reset. */
+typedef struct {name}_timer {{
+    int64_t calls, worked, waited;
+}} {name}_timer;
+
+/* Gives the number of timers, and writes those of a thread (0 is the caller) into timers unless
+ * that is NULL. What each is for stands in manifest.json. */
+{api} int {name}_timers(const {name} *model, int thread, {name}_timer *timers);
+
+{api} void {name}_reset_timers({name} *model);
 """
 
 
@@ -287,6 +307,7 @@ static const kk_model {m.name}_description = {{
     .symbol_limits = {f"{m.name}_limits" if i.symbols else "NULL"},
     .error_count = {len(i.errors)},
     .errors = {f"{m.name}_errors" if i.errors else "NULL"},
+    .timer_count = {len(i.timers)},
 }};
 """
 
@@ -317,6 +338,7 @@ def main_call(m: ModelText, function: str, weights: bool) -> str:
         Role.ARENA: iter(["call->context->arena"]),
         Role.STATUS: iter(["call->context->status"]),
         Role.TEAM: iter(["team"]),
+        Role.TIMERS: iter(["kk_start_timers(call->context, team)"]),
     }
     arguments = ["call->context->weights"] if weights else []
     arguments += [next(named[role]) for role in i.roles]
@@ -345,4 +367,19 @@ def _functions(m: ModelText) -> str:
 const char *{name}_error(const {name} *model) {{ return kk_error((const kk_context *)model); }}
 
 void {name}_destroy({name} *model) {{ kk_destroy((kk_context *)model); }}
+{_timers_functions(m)}"""
+
+
+def _timers_functions(m: ModelText) -> str:
+    if not m.interface.timers:
+        return ""
+    name = m.name
+    return f"""
+_Static_assert(sizeof({name}_timer) == sizeof(kk_timer), "the same numbers");
+
+int {name}_timers(const {name} *model, int thread, {name}_timer *timers) {{
+    return kk_read_timers((const kk_context *)model, thread, (kk_timer *)timers);
+}}
+
+void {name}_reset_timers({name} *model) {{ kk_reset_timers((kk_context *)model); }}
 """

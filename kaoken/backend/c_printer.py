@@ -35,7 +35,7 @@ from kaoken.dialect.kaoken_loop import ViewOp, WeightOp
 from kaoken.errors import KaokenError
 
 WEIGHT_ALIGNMENT = 64
-_API_VERBS = ("create", "run", "error", "destroy")
+_API_VERBS = ("create", "run", "error", "destroy", "timers", "reset_timers")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class _ModulePrinter:
                 self._place_weights(function)
         printed = [self._function(f) for f in self.order]
         body = "\n\n".join([*self._globals(), *printed]) + "\n"
-        header = '#include "kaoken_runtime.h"\n\n' if "kk_team" in body else ""
+        header = '#include "kaoken_runtime.h"\n\n' if "kk_t" in body else ""
         code = prelude(body, self.machine)
         first, _, rest = code.partition("\n\n")
         code = f"{first}\n\n{header}{rest}\n{body}" if rest else f"{code}\n{header}{body}"

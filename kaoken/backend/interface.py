@@ -2,7 +2,7 @@
 
 `interface_of` reads it from the lowered `@main`, whose arguments say by attribute what they are:
 tensors with `kaoken.shape` (results carry `kaoken.result`), sizes with `kaoken.name` alone, and
-the arena, the status and the team by their types.
+the arena, the status, the team and the timers by their types.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 
+from kaoken.analysis.cost import cost_texts
 from kaoken.dialect.attributes import Shape, ShapeAttr
-from kaoken.dialect.kaoken_loop import TeamType
+from kaoken.dialect.kaoken_loop import TeamType, TimersType
 from kaoken.dtypes import dtype_name
 from kaoken.errors import KaokenError
 
+TIMERS = "kaoken.timers"
 _KEYWORDS = frozenset(
     "auto bool break case char const continue default do double else enum extern float for goto if "
     "inline int long register restrict return short signed sizeof static struct switch typedef "
@@ -60,6 +62,7 @@ class Role(Enum):
     ARENA = "arena"
     STATUS = "status"
     TEAM = "team"
+    TIMERS = "timers"
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,12 @@ class Interface:
     roles: tuple[Role, ...]
     output_tree: Mapping[str, Any] = field(default_factory=lambda: {"kind": "tuple"})
     input_tree: Mapping[str, Any] | None = None
+    timers: tuple[Mapping[str, str], ...] = ()
+    """What each timer of an instrumented model is for, as `instrument` says it."""
 
     @property
     def threaded(self) -> bool:
-        return Role.TEAM in self.roles
+        return Role.TEAM in self.roles or Role.TIMERS in self.roles
 
 
 def c_identifier(text: str) -> str:
@@ -114,6 +119,7 @@ def interface_of(module: ModuleOp, name: str | None = None) -> Interface:
         roles,
         json.loads(_string(module, "kaoken.output_tree") or _default_tree(len(outputs))),
         json.loads(_string(module, "kaoken.input_tree") or "null"),
+        _timers(module),
     )
 
 
@@ -156,6 +162,8 @@ def _role(main: FuncOp, index: int) -> Role:
         return Role.SYMBOL
     if isinstance(type_, TeamType):
         return Role.TEAM
+    if isinstance(type_, TimersType):
+        return Role.TIMERS
     if isinstance(type_, MemRefType):
         return Role.STATUS if type_.get_shape() == (2,) else Role.ARENA
     raise KaokenError(f"@main is not lowered yet: its argument {index} is a {type_}")
@@ -183,6 +191,11 @@ def _errors(module: ModuleOp) -> tuple[str, ...]:
     if not isinstance(texts, ArrayAttr):
         return ()
     return tuple(text.data for text in texts if isinstance(text, StringAttr))
+
+
+def _timers(module: ModuleOp) -> tuple[Mapping[str, str], ...]:
+    described = module.attributes.get(TIMERS)
+    return tuple(map(cost_texts, described)) if isinstance(described, ArrayAttr) else ()
 
 
 def _arena_bytes(module: ModuleOp) -> int:

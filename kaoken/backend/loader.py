@@ -57,6 +57,7 @@ class Library:
         self._weights = _file(folder, self.manifest["weights"])
         library = _open(_file(folder, self.manifest["library"]), self.manifest["target"])
         self._create, self._error, self._destroy, self.run = self._functions(library)
+        self._timers, self._reset_timers = self._timer_functions(library)
 
     def _functions(self, library: ctypes.CDLL) -> tuple[Any, Any, Any, Any]:
         try:
@@ -75,6 +76,17 @@ class Library:
         run.argtypes = [*pointers, *[ctypes.c_int64] * len(self.symbols)]
         return create, error, destroy, run
 
+    def _timer_functions(self, library: ctypes.CDLL) -> tuple[Any, Any]:
+        """How to read and reset the timers, of a model that was compiled with some."""
+        if not self.manifest.get("timers"):
+            return None, None
+        read = getattr(library, f"{self.name}_timers")
+        read.restype = ctypes.c_int
+        read.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+        reset = getattr(library, f"{self.name}_reset_timers")
+        reset.restype, reset.argtypes = None, [ctypes.c_void_p]
+        return read, reset
+
     def create_context(self, threads: int) -> Context:
         """A new context; KaokenError when the CPU, the weights file or `threads` is unsuitable."""
         message = ctypes.create_string_buffer(_ERROR_BYTES)
@@ -86,6 +98,15 @@ class Library:
 
     def error_of(self, handle: int) -> str:
         return self._error(handle).decode(errors="replace")
+
+    def read_timers(self, handle: int, thread: int) -> np.ndarray:
+        """int64 [timers, 3]: calls, nanoseconds of work, nanoseconds of waiting."""
+        values = np.zeros((len(self.manifest["timers"]), 3), np.int64)
+        self._timers(handle, thread, values.ctypes.data)
+        return values
+
+    def reset_timers(self, handle: int) -> None:
+        self._reset_timers(handle)
 
     def destroy(self, handle: int) -> None:
         self._destroy(handle)

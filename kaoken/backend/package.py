@@ -108,6 +108,7 @@ def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
         "input_tree": i.input_tree,
         "output_tree": i.output_tree,
         "ops": dict(options.ops),
+        "timers": [dict(timer) for timer in i.timers],
         "arena_bytes": i.arena_bytes,
         "weights_bytes": m.weights_bytes,
         "weights_digest": m.digest,

@@ -1,7 +1,7 @@
 """The `kaoken_loop` dialect: what loop nests need and upstream dialects do not say.
 
-Pointers into the weights file and the arena, and the thread team. Loops, memory accesses and
-arithmetic are upstream: affine, memref, vector, arith, math, scf, func. On `affine.for` the
+Pointers into the weights file and the arena, the thread team, and timers. Loops, memory accesses
+and arithmetic are upstream: affine, memref, vector, arith, math, scf, func. On `affine.for` the
 attribute `kaoken_loop.name` names the loop for schedules, and `kaoken_loop.kind` says whether its
 iterations are `parallel` or a `reduction`, whose order the compiler may change;
 `kaoken_loop.unroll` how often the C compiler is to unroll it.
@@ -9,7 +9,7 @@ iterations are `parallel` or a `reduction`, whose order the compiler may change;
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import IndexType, IntegerAttr, MemRefType, StringAttr, i64
+from xdsl.dialects.builtin import IndexType, IntegerAttr, MemRefType, StringAttr, UnitAttr, i64
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import (
     Attribute,
@@ -27,6 +27,7 @@ from xdsl.irdl import (
     irdl_op_definition,
     operand_def,
     opt_operand_def,
+    opt_prop_def,
     prop_def,
     result_def,
     traits_def,
@@ -48,6 +49,13 @@ class TeamType(ParametrizedAttribute, TypeAttribute):
     """The threads that run a call together; each of them executes the whole program (SPMD)."""
 
     name = "kaoken_loop.team"
+
+
+@irdl_attr_definition
+class TimersType(ParametrizedAttribute, TypeAttribute):
+    """The clock and timers of one thread, in a model that notes how long its kernels take."""
+
+    name = "kaoken_loop.timers"
 
 
 @irdl_op_definition
@@ -136,6 +144,29 @@ class BarrierOp(IRDLOperation):
 
 
 @irdl_op_definition
+class LapOp(IRDLOperation):
+    """Add the time since this thread's last lap to a timer: as work, or as time `waited`."""
+
+    name = "kaoken_loop.lap"
+
+    timers = operand_def(TimersType())
+    timer = prop_def(IntegerAttr)
+    waited = opt_prop_def(UnitAttr)
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$timers attr-dict"
+
+    def __init__(self, timers: SSAValue, timer: int, waited: bool = False):
+        super().__init__(
+            operands=[timers],
+            properties={
+                "timer": IntegerAttr(timer, i64),
+                "waited": UnitAttr() if waited else None,
+            },
+        )
+
+
+@irdl_op_definition
 class ConvertOp(IRDLOperation):
     """A conversion between number types, of scalars or of vectors of any rank.
 
@@ -199,6 +230,6 @@ class DotOp(IRDLOperation):
 
 KaokenLoop = Dialect(
     "kaoken_loop",
-    [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp, ConvertOp, DotOp],
-    [TeamType, DotKindAttr],
+    [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp, LapOp, ConvertOp, DotOp],
+    [TeamType, TimersType, DotKindAttr],
 )

@@ -50,6 +50,7 @@ from kaoken.dialect.kaoken_loop import WeightOp as WeightPointerOp
 from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import ReshapeOp, SliceOp
 from kaoken.errors import KaokenError
+from kaoken.passes.annotate_cost import COST, NORM_COST
 from kaoken.passes.bake import BakePass
 from kaoken.passes.lowering.attention_plan import columns_of
 from kaoken.passes.lowering.kernel import (
@@ -289,11 +290,12 @@ class _FunctionLowering:
         kernel = self._kernel()
         LOWERINGS[type(op)](op, kernel)
         schedule = schedule_of(op)
-        self._call(kernel, schedule, demanded_of(op, schedule))
+        call = self._call(kernel, schedule, demanded_of(op, schedule))
+        _hand_on(op, COST, call)
         if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
             kernel = self._kernel()
             lower_norm_epilogue(op, kernel)
-            self._call(kernel, norm_schedule_of(op))
+            _hand_on(op, NORM_COST, self._call(kernel, norm_schedule_of(op)))
 
     def _kernel(self) -> Kernel:
         return Kernel(Block(), self.shapes, self.maxima, self.shared.add_error)
@@ -303,13 +305,13 @@ class _FunctionLowering:
         kernel: Kernel,
         schedule: ScheduleAttr | None,
         demanded: ScheduleAttr | None = None,
-    ) -> None:
+    ) -> func.CallOp:
         """Share the finished kernel and call it with this function's buffers and sizes."""
         function = kernel.finish(schedule, demanded)
         cse(function)
         name = self.shared.share(function)
         arguments = [self._argument(a) for a in kernel.arguments]
-        self.builder.insert(func.CallOp(name, arguments, []))
+        return self.builder.insert(func.CallOp(name, arguments, []))
 
     def _argument(self, argument: KernelArgument) -> SSAValue:
         if isinstance(argument, BufferArgument):
@@ -382,6 +384,12 @@ class _FunctionLowering:
                 kernel = self._kernel()
                 lower_copy(value, result, kernel)
                 self._call(kernel, None)
+
+
+def _hand_on(op: KaokenOp, key: str, call: func.CallOp) -> None:
+    """Let the call of a kernel carry what the op says that it costs."""
+    if key in op.attributes:
+        call.attributes[COST] = op.attributes[key]
 
 
 def _return_of(function: func.FuncOp) -> func.ReturnOp:

@@ -65,6 +65,9 @@ def compile(
         typer.Option(help="A schedule file, in place of what kaoken chooses; see docs."),
     ] = None,
     cc: CC = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Have the model note how long each op takes.")
+    ] = False,
 ) -> None:
     """Compile a model into a folder: C source, header, weights, library, manifest, tokenizer.
 
@@ -81,7 +84,8 @@ def compile(
     from kaoken.compiler import CompileOptions
     from kaoken.tools.compile_command import run_compile
 
-    options = CompileOptions(target, dtype, threads, schedule, cc, library=emit == "so")
+    library = emit == "so"
+    options = CompileOptions(target, dtype, threads, schedule, cc, library=library, profile=profile)
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
 

@@ -17,7 +17,7 @@ from kaoken.backend.printer.text import is_atom
 from kaoken.backend.printer.tiles import Item, TileNest
 from kaoken.backend.printer.types import element_type, scalar_type
 from kaoken.dialect.dims import DYNAMIC
-from kaoken.dialect.kaoken_loop import TeamType
+from kaoken.dialect.kaoken_loop import TeamType, TimersType
 from kaoken.errors import KaokenError
 
 _ASSIGNMENTS = (memref.StoreOp, affine.StoreOp, affine.YieldOp, scf.YieldOp)
@@ -244,6 +244,8 @@ class FunctionPrinter:
         """The C type of a scalar (`float `) or pointer (`const float *`), ready for a name."""
         if isinstance(value.type, TeamType):
             return "kk_team *"
+        if isinstance(value.type, TimersType):
+            return "kk_timers *"
         if isinstance(value.type, MemRefType):
             const = "const " if value in self.module.constants else ""
             return f"{const}{scalar_type(element_type(value))} *"

@@ -388,6 +388,12 @@ def _barrier(p: FunctionPrinter, op: kaoken_loop.BarrierOp) -> None:
     p.line(f"kk_barrier({p.text(op.team)});")
 
 
+def _lap(p: FunctionPrinter, op: kaoken_loop.LapOp) -> None:
+    p.flush_reads()
+    verb = "kk_lap" if op.waited is None else "kk_lap_waited"
+    p.line(f"{verb}({p.text(op.timers)}, {op.timer.value.data});")
+
+
 STATEMENTS: dict[type[Operation], Statement] = {
     **dict.fromkeys(ELEMENT_OPS, _scalar),
     arith.ConstantOp: _constant,
@@ -420,4 +426,5 @@ STATEMENTS: dict[type[Operation], Statement] = {
     kaoken_loop.ThreadIdOp: _thread_id,
     kaoken_loop.NumThreadsOp: _num_threads,
     kaoken_loop.BarrierOp: _barrier,
+    kaoken_loop.LapOp: _lap,
 }

@@ -340,6 +340,71 @@ static kk_pool *create_pool(int threads) {
     return NULL;
 }
 
+/* ---- timers ---- */
+
+/* What threads write lies in cache lines of their own. */
+static size_t timer_bytes(const kk_model *model) {
+    size_t bytes = (size_t)model->timer_count * sizeof(kk_timer);
+    return (bytes + 2 * CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+static int create_timers(kk_context *context, char *error, size_t error_size) {
+    size_t count = (size_t)context->threads, bytes = timer_bytes(context->model);
+    if (context->model->timer_count == 0)
+        return 1;
+    context->timers = calloc(count, CACHE_LINE + bytes);
+    if (context->timers == NULL) {
+        snprintf(error, error_size, "no memory for the timers of %s", context->model->name);
+        return 0;
+    }
+    return 1;
+}
+
+/* Each thread's clock and, behind it, its timers. */
+static kk_timers *timers_of(const kk_context *context, int thread) {
+    size_t size = CACHE_LINE + timer_bytes(context->model);
+    char *place = (char *)context->timers + (size_t)thread * size;
+    kk_timers *timers = (void *)place;
+    timers->timers = (void *)(place + CACHE_LINE);
+    return timers;
+}
+
+kk_timers *kk_start_timers(const kk_context *context, const kk_team *team) {
+    kk_timers *timers = timers_of(context, team->thread);
+    timers->last = now();
+    return timers;
+}
+
+static int64_t lap(kk_timers *timers) {
+    int64_t last = timers->last;
+    timers->last = now();
+    return timers->last - last;
+}
+
+void kk_lap(kk_timers *timers, int timer) {
+    timers->timers[timer].calls++;
+    timers->timers[timer].worked += lap(timers);
+}
+
+void kk_lap_waited(kk_timers *timers, int timer) {
+    timers->timers[timer].waited += lap(timers);
+}
+
+int kk_read_timers(const kk_context *context, int thread, kk_timer *values) {
+    int count = context->model->timer_count;
+    if (count == 0 || thread < 0 || thread >= context->threads)
+        return 0;
+    if (values != NULL)
+        memcpy(values, timers_of(context, thread)->timers, (size_t)count * sizeof *values);
+    return count;
+}
+
+void kk_reset_timers(kk_context *context) {
+    size_t bytes = (size_t)context->model->timer_count * sizeof(kk_timer);
+    for (int i = 0; bytes > 0 && i < context->threads; i++)
+        memset(timers_of(context, i)->timers, 0, bytes);
+}
+
 /* ---- context ---- */
 
 static int check_cpu(const kk_model *model, char *error, size_t error_size) {
@@ -382,9 +447,11 @@ kk_context *kk_create(const kk_model *model, const char *weights_path, int threa
         return NULL;
     }
     context->model = model;
+    context->threads = threads;
     context->process = (long)getpid();
     if (map_weights(context, weights_path, error, error_size) &&
         reserve_arena(context, error, error_size) &&
+        create_timers(context, error, error_size) &&
         start_threads(context, threads, error, error_size))
         return context;
     kk_destroy(context);
@@ -401,6 +468,7 @@ void kk_destroy(kk_context *context) {
         munmap(context->mapped_arena, context->mapped_arena_bytes);
     if (context->mapped_weights != NULL)
         munmap(context->mapped_weights, context->mapped_weights_bytes);
+    free(context->timers);
     free(context);
 }
 

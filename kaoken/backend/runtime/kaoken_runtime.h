@@ -29,9 +29,22 @@ typedef struct kk_model {
     const int64_t *symbol_limits;     /* the most that each may be */
     int error_count;
     const char *const *errors;  /* what the status codes 1, 2 ... mean */
+    int timer_count;            /* 0 unless compiled with profile */
 } kk_model;
 
 typedef struct kk_pool kk_pool;
+
+/* How often one kernel call was run by one thread, the time it worked, and the time it then waited
+ * for other threads, in nanoseconds. */
+typedef struct kk_timer {
+    int64_t calls, worked, waited;
+} kk_timer;
+
+/* The clock and timers of one thread, in models compiled with profile. */
+typedef struct kk_timers {
+    int64_t last; /* when the last lap ended */
+    kk_timer *timers;
+} kk_timers;
 
 /* One member of the team that runs a call together. */
 typedef struct kk_team {
@@ -52,6 +65,8 @@ typedef struct kk_context {
     size_t mapped_weights_bytes;
     void *mapped_arena;
     size_t mapped_arena_bytes;
+    kk_timers *timers; /* one for each thread, or NULL */
+    int threads;
 } kk_context;
 
 /* The program of one call; every member of the team runs it. */
@@ -76,6 +91,18 @@ static inline int64_t kk_num_threads(const kk_team *team) { return team->threads
 
 /* No member goes on before all have come here; what they wrote is then seen by all. */
 void kk_barrier(kk_team *team);
+
+/* A thread's timers; its clock starts. */
+kk_timers *kk_start_timers(const kk_context *context, const kk_team *team);
+
+/* Adds the time since the last lap to a timer: as a call that worked, or as what it waited. */
+void kk_lap(kk_timers *timers, int timer);
+void kk_lap_waited(kk_timers *timers, int timer);
+
+/* Copies a thread's timers into values (unless NULL) and gives how many there are. */
+int kk_read_timers(const kk_context *context, int thread, kk_timer *values);
+
+void kk_reset_timers(kk_context *context);
 
 /* kaoken_cpu.c: 1 if this CPU and its system have all the features, else 0 and their names. */
 int kk_cpu_has(const char *features, char *missing, size_t missing_size);

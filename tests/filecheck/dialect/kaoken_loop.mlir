@@ -1,8 +1,8 @@
 // RUN: kaoken-opt %s | kaoken-opt | filecheck %s
 // RUN: kaoken-opt %s --print-op-generic | kaoken-opt | filecheck %s
 
-func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team) {
-// CHECK: func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team) {
+func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team, %timers: !kaoken_loop.timers) {
+// CHECK: func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team, %timers: !kaoken_loop.timers) {
   %w = kaoken_loop.weight "a.weight" : memref<24x384x48xf32>
 // CHECK-NEXT: %w = kaoken_loop.weight "a.weight" : memref<24x384x48xf32>
   %v0 = kaoken_loop.view %arena : memref<?xi8> -> memref<?x8xf32>
@@ -15,5 +15,9 @@ func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team) 
 // CHECK-NEXT: %n = kaoken_loop.num_threads %team
   kaoken_loop.barrier %team
 // CHECK-NEXT: kaoken_loop.barrier %team
+  kaoken_loop.lap %timers {timer = 3}
+// CHECK-NEXT: kaoken_loop.lap %timers {timer = 3 : i64}
+  kaoken_loop.lap %timers {timer = 3, waited}
+// CHECK-NEXT: kaoken_loop.lap %timers {timer = 3 : i64, waited}
   func.return
 }

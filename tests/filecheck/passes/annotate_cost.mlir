@@ -1,0 +1,30 @@
+// RUN: kaoken-opt %s -p annotate-cost | filecheck %s
+// RUN: kaoken-opt %s -p annotate-cost,annotate-cost | filecheck %s
+// RUN: kaoken-opt %s -p annotate-cost,lower-to-loops | filecheck %s --check-prefix=LOOPS
+
+// A matrix product of 2 * 6 * 4 operations a row; the norm is a kernel of its own.
+// CHECK: kaoken.linear
+// CHECK-SAME: kaoken.cost = {flops = "48*tokens", bytes = "40*tokens + 112", precision = "fp32"}
+// CHECK-SAME: kaoken.norm_cost = {flops = "28*tokens", bytes = "32*tokens + 32", precision = "fp32"}
+// Half of the pairs, and the diagonal.
+// CHECK: kaoken.attention
+// CHECK-SAME: kaoken.cost = {flops = "8*tokens*tokens + 8*tokens"
+// Rows of the table that nobody asks for are not read: 4 * (4 + 4) bytes and the index.
+// CHECK: kaoken.embedding
+// CHECK-SAME: kaoken.cost = {flops = "0", bytes = "40*tokens", precision = "fp32"}
+// A slice reads what it gives.
+// CHECK: kaoken.slice
+// CHECK-SAME: bytes = "16*tokens"
+
+// LOOPS: func.call @linear_6x4({{.*}}) {kaoken.cost = {flops = "48*tokens"
+// LOOPS: func.call @layer_norm_4{{.*}} {kaoken.cost = {flops = "28*tokens"
+func.func @main(%x: tensor<1x?x6xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 6]>}, %ids: tensor<?xi64> {kaoken.shape = #kaoken.shape<[tokens]>}) -> (tensor<1x?x4xf32>, tensor<?x2xf32>) attributes {kaoken.max = {tokens = 16 : i64}} {
+  %w = arith.constant dense<1.0> : tensor<4x6xf32>
+  %b = arith.constant dense<1.0> : tensor<4xf32>
+  %t = arith.constant dense<1.0> : tensor<100x4xf32>
+  %y = kaoken.linear %x, %w bias %b : tensor<4xf32> norm_weight %b : tensor<4xf32> norm_bias %b : tensor<4xf32> {norm = #kaoken<norm layer_norm>, eps = 1.0e-05 : f64} : tensor<1x?x6xf32>, tensor<4x6xf32> -> tensor<1x?x4xf32>
+  %a = kaoken.attention %y, %y, %y {num_heads = 2 : i64, scale = 1.0 : f64, causal = true} : tensor<1x?x4xf32>, tensor<1x?x4xf32>, tensor<1x?x4xf32> -> tensor<1x?x4xf32>
+  %e = kaoken.embedding %t, %ids : tensor<100x4xf32>, tensor<?xi64> -> tensor<?x4xf32>
+  %s = kaoken.slice %e <[0, 2]> {dim = 1 : i64} : tensor<?x4xf32> -> tensor<?x2xf32>
+  return %a, %s : tensor<1x?x4xf32>, tensor<?x2xf32>
+}
