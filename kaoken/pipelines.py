@@ -23,6 +23,7 @@ from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.outline import OutlinePass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.plan_memory import PlanMemoryPass
+from kaoken.passes.prefetch import PrefetchPass
 from kaoken.passes.quantize import QuantizePass
 from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.tile import TilePass
@@ -53,6 +54,7 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
         TilePass(),
         ReorderPass(),
         VectorizePass(),
+        PrefetchPass(),
         UnrollPass(),
         LowerMathPass(),
         ParallelizePass(threads=threads),

@@ -65,6 +65,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("reorder"),
             _pass("tile"),
             _pass("vectorize"),
+            _pass("prefetch"),
             _pass("unroll"),
             _pass("lower-math"),
             _pass("parallelize"),

@@ -9,6 +9,8 @@ iterations are `parallel` or a `reduction`, whose order the compiler may change;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xdsl.dialects.builtin import IndexType, IntegerAttr, MemRefType, StringAttr, UnitAttr, i64
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import (
@@ -31,6 +33,7 @@ from xdsl.irdl import (
     prop_def,
     result_def,
     traits_def,
+    var_operand_def,
 )
 from xdsl.traits import Pure
 from xdsl.utils.str_enum import StrEnum
@@ -167,6 +170,30 @@ class LapOp(IRDLOperation):
 
 
 @irdl_op_definition
+class PrefetchOp(IRDLOperation):
+    """Ask for the cache line of an element that will be read soon. A hint: it changes no value.
+
+    The element may lie past the end of the memref; no address can make it fail. `locality` is
+    MLIR's: 3 asks for it in the nearest cache, 2 in the second one, 0 for a single use.
+    (MLIR's memref.prefetch, which xDSL 0.74 lacks.)
+    """
+
+    name = "kaoken_loop.prefetch"
+
+    memref = operand_def(AnyMemRef)
+    indices = var_operand_def(IndexType())
+    locality = prop_def(IntegerAttr, default_value=IntegerAttr(3, i64))
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$memref `[` $indices `]` attr-dict `:` type($memref)"
+
+    def __init__(self, memref: SSAValue, indices: Sequence[SSAValue], locality: int = 3):
+        super().__init__(
+            operands=[memref, indices], properties={"locality": IntegerAttr(locality, i64)}
+        )
+
+
+@irdl_op_definition
 class ConvertOp(IRDLOperation):
     """A conversion between number types, of scalars or of vectors of any rank.
 
@@ -230,6 +257,6 @@ class DotOp(IRDLOperation):
 
 KaokenLoop = Dialect(
     "kaoken_loop",
-    [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp, LapOp, ConvertOp, DotOp],
+    [WeightOp, ViewOp, ThreadIdOp, NumThreadsOp, BarrierOp, LapOp, PrefetchOp, ConvertOp, DotOp],
     [TeamType, TimersType, DotKindAttr],
 )

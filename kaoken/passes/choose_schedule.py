@@ -14,6 +14,7 @@ Directives, as the loop passes read them:
 - `order(a, b, ...)`: nest the loops a, b, ... in this order (`reorder`).
 - `tile(l, T)`: split loop l into blocks of T, `l` over the blocks and `l_in` inside (`tile`).
 - `vectorize(a, b)`: run loops a and b as the dimensions of a vector (`vectorize`).
+- `prefetch(l, D)`: ask for what loop l reads D iterations later (`prefetch`).
 - `unroll(l, F)`: have the C compiler unroll loop l by F.
 - `parallel(l)`: divide the iterations of l among the threads (`parallelize`).
 - `literal()`: straight-line code with the weights as constants (`bake{mode=literal}`).

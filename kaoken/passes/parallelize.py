@@ -35,6 +35,7 @@ from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.kaoken_loop import BarrierOp, NumThreadsOp, TeamType, ThreadIdOp
 from kaoken.errors import KaokenError
 from kaoken.passes.loops import is_parallel, loop_name, loops_named, sole_inner_loop
+from kaoken.passes.prefetch import PrefetchPass
 from kaoken.passes.strict import kind_of, no_loop, settle
 from kaoken.passes.unroll import UnrollPass
 from kaoken.passes.vectorize import VectorizePass
@@ -58,6 +59,7 @@ class ParallelizePass(ModulePass):
         if self.threads == 1 or THREADS in op.attributes:
             return
         VectorizePass().apply(ctx, op)
+        PrefetchPass().apply(ctx, op)
         UnrollPass().apply(ctx, op)
         op.attributes[THREADS] = IntegerAttr(self.threads, i64)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]

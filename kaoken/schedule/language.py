@@ -26,6 +26,7 @@ DIRECTIVES: dict[str, tuple[str, ...]] = {
     "tile": (LOOP, SIZE),
     "order": (LOOPS,),
     "vectorize": (LOOPS,),
+    "prefetch": (LOOP, SIZE),
     "unroll": (LOOP, SIZE),
     "parallel": (LOOP,),
     "literal": (),

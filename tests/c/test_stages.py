@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kaoken.backend.machine import TargetMachine, cpu_flags
@@ -66,6 +67,24 @@ def test_linear_at_every_stage(stage: str, n: int, tmp_path: Path):
 def test_attention_at_every_stage(stage: str, causal: str, tmp_path: Path):
     sizes = [{"batch": 1, "tokens": 1}, {"batch": 3, "tokens": 17}, {"batch": 2, "tokens": 40}]
     check(ATTENTION.replace("CAUSAL", causal), stage, tmp_path, sizes)
+
+
+@pytest.mark.parametrize("n", [17, 129])
+def test_prefetching_changes_no_bit(n: int, tmp_path: Path):
+    text = LINEAR.replace("7xf32", "300xf32").replace("rows, 7]", "rows, 300]").format(n=n)
+    module, machine = parse_module(text), TargetMachine.native()
+    fill_weights(module)
+    schedule = "panel(16) tile(m, 4) order(n0, m, m_in, n1) vectorize(m_in, n1)"
+    results = []
+    for directives in (schedule, f"{schedule} prefetch(k, 7)"):
+        apply = f'apply-schedule{{file="linear {{ {directives} }}"}},choose-schedule,bake'
+        stage = apply_passes(module, f"{apply},vectorize,prefetch,lower-math,plan-memory")
+        model = compile_stage(stage, tmp_path / f"stage{len(results)}", machine)
+        inputs = [random_inputs(module, {"rows": rows}) for rows in (1, 7, 17, 129)]
+        results.append([run_stage(model, i)[0] for i in inputs])
+    for without, with_ in zip(*results, strict=True):
+        np.testing.assert_array_equal(without, with_)
+    assert "__builtin_prefetch" in (tmp_path / "stage1" / "stage.c").read_text()
 
 
 @pytest.mark.parametrize("target", TARGETS)

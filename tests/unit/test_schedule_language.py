@@ -190,6 +190,8 @@ ILLEGAL = {
     "too many rows": ("tile(m, 65) vectorize(m_in)", "m_in has up to 65 iterations: 64 at"),
     "gone": ("vectorize(n1) unroll(n1, 4)", "there is no loop n1 at this point; the loops are m, "),
     "divided sum": ("parallel(k)", "the reduction k cannot be divided: sums must not depend on"),
+    "nothing to prefetch": ("prefetch(k, 8)", "the reduction k reads no whole cache line at each"),
+    "prefetch gone": ("vectorize(n1) prefetch(n1, 8)", "there is no loop n1 at this point"),
     "divided inside": ("tile(k, 4) parallel(k_in)", "the reduction k_in cannot be divided"),
 }
 
@@ -367,7 +369,7 @@ def test_errors_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
         kaoken_opt.main([str(source), "-p", f'apply-schedule{{file="{schedule}"}}'])
     assert capsys.readouterr().err == (
         "error: bad.schedule:3:5: unknown directive vectorise, did you mean vectorize? Known: "
-        "literal, order, panel, parallel, tile, unroll, vectorize\n"
+        "literal, order, panel, parallel, prefetch, tile, unroll, vectorize\n"
         "        vectorise(h_in)\n"
         "        ^^^^^^^^^\n"
     )

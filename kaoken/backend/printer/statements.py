@@ -394,6 +394,11 @@ def _lap(p: FunctionPrinter, op: kaoken_loop.LapOp) -> None:
     p.line(f"{verb}({p.text(op.timers)}, {op.timer.value.data});")
 
 
+def _prefetch(p: FunctionPrinter, op: kaoken_loop.PrefetchOp) -> None:
+    place = _address(p, op.memref, op.indices)
+    p.line(f"__builtin_prefetch(&{place}, 0, {op.locality.value.data});")
+
+
 STATEMENTS: dict[type[Operation], Statement] = {
     **dict.fromkeys(ELEMENT_OPS, _scalar),
     arith.ConstantOp: _constant,
@@ -423,6 +428,7 @@ STATEMENTS: dict[type[Operation], Statement] = {
     func.ReturnOp: _return,
     kaoken_loop.WeightOp: _weight,
     kaoken_loop.ViewOp: _view,
+    kaoken_loop.PrefetchOp: _prefetch,
     kaoken_loop.ThreadIdOp: _thread_id,
     kaoken_loop.NumThreadsOp: _num_threads,
     kaoken_loop.BarrierOp: _barrier,

@@ -19,5 +19,9 @@ func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team, 
 // CHECK-NEXT: kaoken_loop.lap %timers {timer = 3 : i64}
   kaoken_loop.lap %timers {timer = 3, waited}
 // CHECK-NEXT: kaoken_loop.lap %timers {timer = 3 : i64, waited}
+  kaoken_loop.prefetch %w[%i, %n, %i] : memref<24x384x48xf32>
+// CHECK-NEXT: kaoken_loop.prefetch %w[%i, %n, %i] : memref<24x384x48xf32>
+  kaoken_loop.prefetch %w[%i, %n, %i] {locality = 2} : memref<24x384x48xf32>
+// CHECK-NEXT: kaoken_loop.prefetch %w[%i, %n, %i] {locality = 2 : i64} : memref<24x384x48xf32>
   func.return
 }

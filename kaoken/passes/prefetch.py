@@ -1,0 +1,130 @@
+"""`prefetch`: ask for what a loop reads some iterations later, as `prefetch(loop, distance)` says.
+
+    affine.for %k = 0 to 768 ... {         affine.for %k = 0 to 768 ... {
+      %w = vector.transfer_read        ->    %ahead = affine.apply (d0) -> (d0 + 16) (%k)
+        %panel[%k, %zero]                    kaoken_loop.prefetch %panel[%ahead, %zero]
+        : vector<48xf32>                     ... one for each cache line of the 48 floats
+                                             %w = vector.transfer_read %panel[%k, %zero]
+
+Reads of whole cache lines whose place changes with the loop are asked for; of smaller ones many
+iterations share a line, which the CPU fetches by itself. The last iterations ask for what lies
+after the loop's end: in row-major memory that is what the next round of the loop around it reads.
+A CPU fetches along a page by itself but does not know the next one, which is where this helps:
+distances of less than a page (4 KB) into the second cache gained the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import affine, vector
+from xdsl.dialects.builtin import AffineMapAttr, IndexType, ModuleOp
+from xdsl.ir import Operation, SSAValue
+from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
+
+from kaoken.dialect.attributes import ScheduleAttr
+from kaoken.dialect.kaoken_loop import PrefetchOp
+from kaoken.dtypes import numpy_dtype
+from kaoken.passes.loops import induction_variable, loops_named, scheduled_functions
+from kaoken.passes.strict import kind_of, settle
+from kaoken.passes.vectorize import VectorizePass
+
+LINE_BYTES = 64
+SECOND_CACHE = 2
+"""MLIR's word (locality) for the cache that is asked to hold the lines."""
+
+
+@dataclass(frozen=True)
+class PrefetchPass(ModulePass):
+    """Prefetch by the `prefetch` directives of each kernel."""
+
+    name = "prefetch"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if not any(map(_asks, op.walk())):
+            return
+        VectorizePass().apply(ctx, op)
+        for function, schedule in scheduled_functions(op):
+            for directive in schedule.all("prefetch"):
+                name, distance = str(directive.args[0]), directive.args[1]
+                assert isinstance(distance, int)
+                loops = loops_named(function, name)
+                outcomes = [_prefetch(loop, distance) for loop in loops]
+                reason = f"{kind_of(function, name)} reads no whole cache line at each step"
+                settle(function, directive, [None if done else reason for done in outcomes])
+
+
+def _asks(op: Operation) -> bool:
+    """Whether an op or kernel has a schedule that prefetches something."""
+    attributes = (*op.attributes.values(), *op.properties.values())
+    return any(isinstance(a, ScheduleAttr) and a.all("prefetch") for a in attributes)
+
+
+def _prefetch(loop: affine.ForOp, distance: int) -> bool:
+    """Ask for what the loop's own reads will need; whether it has such reads."""
+    if any(isinstance(op, PrefetchOp) for op in loop.body.block.ops):
+        return True
+    reads = [op for op in loop.body.block.ops if isinstance(op, vector.TransferReadOp)]
+    streams = [read for read in reads if _lines(read) and _follows(read, loop)]
+    if not streams:
+        return False
+    first = loop.body.block.first_op
+    assert first is not None
+    builder = Builder(InsertPoint.before(first))
+    later = {induction_variable(loop): _plus(builder, induction_variable(loop), distance)}
+    for read in streams:
+        indices = [_at(builder, index, loop, later) for index in read.indices]
+        for line in _lines(read):
+            place = [*indices[:-1], _plus(builder, indices[-1], line)]
+            builder.insert(PrefetchOp(read.source, place, SECOND_CACHE))
+    return True
+
+
+def _lines(read: vector.TransferReadOp) -> range:
+    """Where, in elements, the cache lines of a read begin; empty when it reads less than one."""
+    *outer, last = read.permutation_map.data.results
+    innermost = AffineDimExpr(len(read.indices) - 1)
+    if last != innermost or any(isinstance(e, AffineDimExpr) for e in outer):
+        return range(0)
+    lanes = read.result.type.get_shape()[-1]
+    line = LINE_BYTES // numpy_dtype(read.result.type.element_type).itemsize
+    return range(0, lanes, line) if lanes >= line else range(0)
+
+
+def _follows(read: vector.TransferReadOp, loop: affine.ForOp) -> bool:
+    """Whether a read's place is the loop's index, and numbers from outside, in index arithmetic."""
+    sources = [op for index in read.indices for op in _inside(index, loop)]
+    ivs = {induction_variable(loop)} & {v for op in sources for v in op.operands}
+    varies = bool(ivs) or induction_variable(loop) in read.indices
+    return varies and all(isinstance(v.type, IndexType) for op in sources for v in op.operands)
+
+
+def _inside(value: SSAValue, loop: affine.ForOp) -> Iterator[Operation]:
+    """The ops of the loop's body that make a value, in order."""
+    owner = value.owner
+    if isinstance(owner, Operation) and owner.parent is loop.body.block:
+        for operand in owner.operands:
+            yield from _inside(operand, loop)
+        yield owner
+
+
+def _at(
+    builder: Builder, value: SSAValue, loop: affine.ForOp, later: dict[SSAValue, SSAValue]
+) -> SSAValue:
+    """An index in a later iteration."""
+    for op in _inside(value, loop):
+        if op.results[0] not in later:
+            later[op.results[0]] = builder.insert(op.clone(later)).results[0]
+    return later.get(value, value)
+
+
+def _plus(builder: Builder, value: SSAValue, number: int) -> SSAValue:
+    if number == 0:
+        return value
+    moved = AffineMap(1, 0, (AffineExpr.dimension(0) + number,))
+    return builder.insert(affine.ApplyOp([value], AffineMapAttr(moved))).result

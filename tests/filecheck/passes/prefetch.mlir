@@ -1,0 +1,54 @@
+// RUN: kaoken-opt %s -p prefetch | filecheck %s
+// RUN: kaoken-opt %s -p prefetch,prefetch | filecheck %s
+// RUN: kaoken-opt %s -p prefetch | kaoken-opt | filecheck %s
+// RUN: kaoken-opt %s -p prefetch -t 'c{lower=false target=x86-64-v4}' | filecheck %s --check-prefix=C
+
+// Each line of the panel's row four iterations later; the scalars of x share lines, and are left.
+// CHECK-LABEL: func.func @rows
+// CHECK:       affine.for %[[k:.*]] = 0 to 64 iter_args
+// CHECK-NEXT:    %[[ahead:.*]] = affine.apply affine_map<(d0) -> ((d0 + 4))> (%[[k]])
+// CHECK-NEXT:    %[[later:.*]] = affine.apply affine_map<(d0, d1) -> (((d0 * 64) + d1))> (%[[n0:.*]], %[[ahead]])
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[later]], %[[lane:.*]]] {locality = 2 : i64} : memref<128x32xf32>
+// CHECK-NEXT:    %[[second:.*]] = affine.apply affine_map<(d0) -> ((d0 + 16))> (%[[lane]])
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[later]], %[[second]]] {locality = 2 : i64} : memref<128x32xf32>
+// CHECK-NOT:     prefetch
+// CHECK:         vector.fma
+// C:      for (int64_t k = 0; k < 64; k++) {
+// C-NEXT:   __builtin_prefetch(&w[(n0 * 64 + k + 4) * 32], 0, 2);
+// C-NEXT:   __builtin_prefetch(&w[(n0 * 64 + k + 4) * 32 + 16], 0, 2);
+func.func @rows(%x: memref<64xf32>, %w: memref<128x32xf32>, %y: memref<2x32xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n), prefetch(k, 4)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %n0 = 0 to 2 {
+    affine.for %n = 0 to 32 {
+      %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+        %row = affine.apply affine_map<(d0, d1) -> (d0 * 64 + d1)> (%n0, %k)
+        %a = memref.load %x[%k] : memref<64xf32>
+        %b = memref.load %w[%row, %n] : memref<128x32xf32>
+        %t = math.fma %a, %b, %acc : f32
+        affine.yield %t : f32
+      } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+      memref.store %s, %y[%n0, %n] : memref<2x32xf32>
+    } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel"}
+  return
+}
+
+// What is read is the same at each step, or lies where a number from memory says: nothing to ask for.
+// CHECK-LABEL: func.func @still
+// CHECK-NOT:     prefetch %
+// CHECK:         return
+func.func @still(%i: memref<64xindex>, %w: memref<128x32xf32>, %y: memref<32xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n), prefetch(k, 4)>} {
+  %zero = arith.constant 0.0 : f32
+  %first = arith.constant 0 : index
+  affine.for %n = 0 to 32 {
+    %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+      %row = memref.load %i[%k] : memref<64xindex>
+      %a = memref.load %w[%row, %n] : memref<128x32xf32>
+      %b = memref.load %w[%first, %n] : memref<128x32xf32>
+      %t = math.fma %a, %b, %acc : f32
+      affine.yield %t : f32
+    } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+    memref.store %s, %y[%n] : memref<32xf32>
+  } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
+  return
+}
