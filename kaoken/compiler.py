@@ -148,10 +148,14 @@ def import_model(module: Any, *args: Any, **options: Any) -> ModuleOp:
 
 
 def tokenizer_files(model: Any) -> tuple[Path, ...]:
-    """What the tokenizer of a Hugging Face folder is made of, or that of a .mlir beside it."""
+    """The files of a tokenizer: a Hugging Face folder's, those beside a .mlir, a .gguf's own."""
     if not isinstance(model, str | Path):
         return ()
     path = Path(model)
+    if path.suffix == ".gguf" and path.is_file():
+        from kaoken.frontend.gguf_tokenizer import write_tokenizer
+
+        return write_tokenizer(path)
     folder = path.parent if path.suffix == ".mlir" else path
     return tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
 

@@ -18,7 +18,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.traits import SymbolTable
 
 from kaoken.dialect.attributes import Shape, ShapeAttr
-from kaoken.dialect.base import KaokenOp, type_shape
+from kaoken.dialect.base import HandleType, KaokenOp, type_shape
 from kaoken.dialect.dims import Dim, product
 from kaoken.errors import KaokenError
 
@@ -191,6 +191,8 @@ class _Analysis:
         ]
 
     def _unknown(self, type_: Attribute) -> Shape | None:
+        if isinstance(type_, HandleType):
+            return type_.shape
         if not isinstance(type_, TensorType):
             return None
         self._fresh += 1
@@ -202,6 +204,8 @@ def _argument_attribute(func: FuncOp, index: int, name: str) -> Attribute | None
 
 
 def _argument_shape(func: FuncOp, index: int, type_: Attribute) -> Shape | None:
+    if isinstance(type_, HandleType):
+        return type_.shape
     if not isinstance(type_, TensorType):
         return None
     declared = _argument_attribute(func, index, SHAPE)

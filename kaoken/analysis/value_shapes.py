@@ -14,7 +14,7 @@ from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from kaoken.analysis.shapes import argument_shapes
 from kaoken.dialect.attributes import Shape
-from kaoken.dialect.base import KaokenOp, tensor_type, type_shape
+from kaoken.dialect.base import KaokenOp, operand_shape, tensor_type, type_shape
 from kaoken.dialect.dims import Dim
 
 _known: WeakKeyDictionary[SSAValue, Shape] = WeakKeyDictionary()
@@ -64,7 +64,7 @@ def _argument_shape(value: BlockArgument) -> Shape | None:
 
 def _fresh(value: SSAValue) -> Shape:
     assert isinstance(value.owner, Operation | Block)
-    return type_shape(tensor_type(value), f"unknown_value{next(_unknowns)}_")
+    return operand_shape(value, f"unknown_value{next(_unknowns)}_")
 
 
 def _refine(shape: Shape, value: SSAValue) -> Shape:

@@ -8,7 +8,7 @@ from typing import Self
 
 from xdsl.dialects.builtin import TensorType, f32
 from xdsl.interfaces import HasCanonicalizationPatternsInterface
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue, TypeAttribute
 from xdsl.irdl import IRDLOperation, base, result_def, traits_def
 from xdsl.pattern_rewriter import RewritePattern
 from xdsl.traits import Pure
@@ -34,6 +34,21 @@ def type_shape(type_: TensorType[Attribute], prefix: str = "d") -> Shape:
     return tuple(
         Dim.symbol(f"{prefix}{i}") if n == DYNAMIC else Dim.of(n) for i, n in enumerate(sizes)
     )
+
+
+class HandleType(TypeAttribute):
+    """The type of a value that is no tensor, but names memory of a known shape."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape: ...
+
+
+def operand_shape(value: SSAValue, prefix: str = "d") -> Shape:
+    """The shape of a tensor, as `type_shape` gives it, or of what a handle names."""
+    if isinstance(value.type, HandleType):
+        return value.type.shape
+    return type_shape(tensor_type(value), prefix)
 
 
 def shaped(shape: Shape, element_type: Attribute) -> TensorType[Attribute]:
@@ -107,7 +122,7 @@ class KaokenOp(IRDLOperation, HasCanonicalizationPatternsInterface):
         return [*operands, *([None] * missing)]
 
     def inferred_type(self) -> TensorType[Attribute]:
-        shapes = [type_shape(tensor_type(v), f"_{i}_") for i, v in enumerate(self.operands)]
+        shapes = [operand_shape(v, f"_{i}_") for i, v in enumerate(self.operands)]
         return shaped(self.infer_shape(*shapes), self.infer_element_type())
 
     def verify_(self) -> None:

@@ -11,16 +11,18 @@ from kaoken.dialect.attributes import (
     ScheduleAttr,
     ShapeAttr,
 )
+from kaoken.dialect.decoder import DECODER_OPS, CacheType
 from kaoken.dialect.nn import NN_OPS
 from kaoken.dialect.quant import QUANT_OPS
 from kaoken.dialect.tensor import TENSOR_OPS
 
 Kaoken = Dialect(
     "kaoken",
-    [*NN_OPS, *QUANT_OPS, *TENSOR_OPS],
+    [*NN_OPS, *DECODER_OPS, *QUANT_OPS, *TENSOR_OPS],
     [
         ActivationAttr,
         ApproximationAttr,
+        CacheType,
         FunctionAttr,
         NormAttr,
         ReductionAttr,

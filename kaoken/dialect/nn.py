@@ -212,7 +212,8 @@ class AttentionOp(KaokenOp):
     q is [B, S, H*D], k [B, T, G*D], v [B, T, G*E]: a head's numbers lie side by side in a row,
     and each of the G key heads serves H/G query heads. The result is [B, S, H*E]. mask broadcasts
     to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to scores.
-    With `causal`, query i sees keys 0 .. i + T - S. A row whose keys are all hidden gives zeros.
+    With `causal`, query i sees keys 0 .. i + T - S, and with `window` only the last `window` of
+    these. A row whose keys are all hidden gives zeros.
     With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32.
     """
 
@@ -227,6 +228,7 @@ class AttentionOp(KaokenOp):
     num_kv_heads = opt_prop_def(IntegerAttr)
     scale = prop_def(FloatAttr)
     causal = prop_def(BoolAttr, default_value=BoolAttr.from_bool(False))
+    window = opt_prop_def(IntegerAttr)
     bf16_products = opt_prop_def(UnitAttr)
     schedule = opt_prop_def(ScheduleAttr)
 
@@ -260,6 +262,8 @@ class AttentionOp(KaokenOp):
         if self.mask is not None:
             full = (batch, Dim.of(self.heads), q[1], k[1])
             _expect_shape(broadcast_shapes(operands[3], full), full, "mask")
+        if self.window is not None and not self.causal.value.data:
+            raise VerifyException("a window belongs to causal attention")
         return (batch, q[1], Dim.of(self.heads * value_size))
 
 

@@ -14,7 +14,7 @@ The rules that hold for all ops:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
 from kaoken.analysis.shapes import argument_name, bind_symbols
-from kaoken.dialect import nn, quant, tensor
+from kaoken.dialect import decoder, nn, quant, tensor
 from kaoken.dialect.attributes import Activation, Approximation, Function, Norm, Reduction, Shape
 from kaoken.dialect.dims import DYNAMIC
 from kaoken.dtypes import dense_array, numpy_dtype
@@ -49,16 +49,23 @@ Arrays = tuple[Array, ...]
 
 
 def run_module(
-    module: ModuleOp, inputs: Sequence[Array], function: str = "main"
+    module: ModuleOp,
+    inputs: Sequence[Array],
+    function: str = "main",
+    sizes: Mapping[str, int] | None = None,
+    caches: dict[str, Array] | None = None,
 ) -> tuple[Array, ...]:
     """Run a function of a module on arrays.
 
-    Sizes of symbols follow from the inputs; weights come from the module's store. Raises
-    KaokenError when inputs do not fit the function, or an index is out of range.
+    Sizes of symbols follow from the inputs, others are given by `sizes`; weights come from the
+    module's store. `caches` holds the rows of each cache by name, and is changed; what it lacks
+    begins as NaN. Raises KaokenError when inputs do not fit the function, or an index is out of
+    range.
     """
     interpreter = Interpreter(module)
     interpreter.register_implementations(FuncFunctions())
-    interpreter.register_implementations(KaokenFunctions(), override=True)
+    functions = KaokenFunctions(sizes, caches)
+    interpreter.register_implementations(functions, override=True)
     func = SymbolTable.lookup_symbol(module, function)
     if not isinstance(func, FuncOp):
         raise KaokenError(f"the module has no function @{function}")
@@ -97,8 +104,11 @@ def _check_inputs(func: FuncOp, arrays: Arrays) -> None:
 class KaokenFunctions(InterpreterFunctions):
     """The implementations for xDSL's Interpreter; one object serves one run."""
 
-    def __init__(self) -> None:
-        self._sizes: list[dict[str, int]] = [{}]
+    def __init__(
+        self, sizes: Mapping[str, int] | None = None, caches: dict[str, Array] | None = None
+    ) -> None:
+        self._sizes: list[dict[str, int]] = [dict(sizes or {})]
+        self._caches = {} if caches is None else caches
 
     @impl_callable(FuncOp)
     def call(self, interpreter: Interpreter, op: Operation, args: PythonValues) -> PythonValues:
@@ -192,10 +202,55 @@ class KaokenFunctions(InterpreterFunctions):
         if op.mask is not None:
             narrow = _masked(narrow, args[3])
         if op.causal.value.data:
-            narrow = np.where(_causal(*narrow.shape[-2:]), narrow, -np.inf)
+            window = op.window.value.data if op.window is not None else None
+            narrow = np.where(_causal(narrow.shape, window), narrow, -np.inf)
         powers, total = _powers(narrow)
         mixed = rounded(powers) @ value / total
         return (_result(op, np.swapaxes(mixed, 1, 2).reshape(*args[0].shape[:2], -1)),)
+
+    @impl(decoder.CacheOp)
+    def cache(self, interpreter: Interpreter, op: decoder.CacheOp, args: Arrays) -> Arrays:
+        type_ = decoder.cache_type(op.result)
+        shape, dtype = (type_.capacity.data, type_.width), numpy_dtype(type_.element_type)
+        rows = self._caches.setdefault(op.key.data, np.full(shape, np.nan, dtype))
+        if rows.shape != shape or rows.dtype != dtype:
+            raise KaokenError(
+                f'cache "{op.key.data}" is {rows.dtype.name} {list(rows.shape)}, '
+                f"but the module says {type_}"
+            )
+        return (rows,)
+
+    @impl(decoder.CacheAppendOp)
+    def cache_append(
+        self, interpreter: Interpreter, op: decoder.CacheAppendOp, args: Arrays
+    ) -> Arrays:
+        new, rows = args
+        (start,) = self._shape(op.start.data)
+        if start < 0 or start + new.shape[1] > len(rows):
+            raise KaokenError(f"the cache holds at most {len(rows)} rows")
+        rows[start : start + new.shape[1]] = new[0]
+        return ()
+
+    @impl(decoder.CacheReadOp)
+    def cache_read(self, interpreter: Interpreter, op: decoder.CacheReadOp, args: Arrays) -> Arrays:
+        (length,) = self._shape(op.length.data)
+        if length > len(args[0]):
+            raise KaokenError(f"the cache holds at most {len(args[0])} rows")
+        return (args[0][None, :length].copy(),)
+
+    @impl(decoder.RopeOp)
+    def rope(self, interpreter: Interpreter, op: decoder.RopeOp, args: Arrays) -> Arrays:
+        x = _wide(args[0]).reshape(*args[0].shape[:2], op.heads, -1)
+        cos, sin = (_wide(table)[None, :, None, :] for table in args[1:])
+        pairs = op.pairs
+        if op.interleaved.value.data:
+            first, second = np.s_[..., 0 : 2 * pairs : 2], np.s_[..., 1 : 2 * pairs : 2]
+        else:
+            first, second = np.s_[..., :pairs], np.s_[..., pairs : 2 * pairs]
+        y = x.copy()
+        y[first] = x[first] * cos - x[second] * sin
+        y[second] = x[second] * cos + x[first] * sin
+        return (_result(op, y.reshape(args[0].shape)),)
 
     @impl(nn.LayerNormOp)
     def layer_norm(self, interpreter: Interpreter, op: nn.LayerNormOp, args: Arrays) -> Arrays:
@@ -413,8 +468,12 @@ def _masked(scores: Array, mask: Array) -> Array:
     return scores + mask.astype(scores.dtype)
 
 
-def _causal(queries: int, keys: int) -> Array:
-    return np.arange(keys) <= np.arange(queries)[:, None] + keys - queries
+def _causal(scores: Sequence[int], window: int | None) -> Array:
+    """Which keys [keys] each query [queries, 1] sees, for scores [..., queries, keys]."""
+    queries, keys = scores[-2:]
+    last = np.arange(queries)[:, None] + keys - queries
+    seen = np.arange(keys) <= last
+    return seen if window is None else seen & (np.arange(keys) > last - window)
 
 
 def _powers(scores: Array) -> tuple[Array, Array]:

@@ -34,7 +34,8 @@ def load_model(
 
     An nn.Module is exported with `args`, `kwargs` and `dynamic_shapes`, as torch.export.export
     takes them. A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens;
-    `head` as in `import_folder`), a `.pt2` or a `.mlir` beside its sidecar. Raises KaokenError.
+    `head` as in `import_folder`), a `.pt2`, a `.gguf` (contexts of `max_tokens` tokens) or a
+    `.mlir` beside its sidecar. Raises KaokenError.
     """
     if isinstance(source, ModuleOp):
         return source
@@ -66,9 +67,13 @@ def _load_path(
         return read_module(path)
     if path.suffix == ".pt2":
         return import_pt2(path, name)
+    if path.suffix == ".gguf":
+        from kaoken.frontend.gguf import import_gguf
+
+        return import_gguf(path, max_tokens, name)
     raise KaokenError(
         f"{path} is no model that kaoken reads: "
-        "give a Hugging Face folder, a .pt2 of torch.export.save, or a .mlir"
+        "give a Hugging Face folder, a .pt2 of torch.export.save, a .gguf or a .mlir"
     )
 
 

@@ -45,11 +45,23 @@ def run_compile(
     with progress_line() as progress:
         progress("import")
         module = import_model(model, max_tokens=max_tokens, max_batch=max_batch, head=head)
+        notes = notes_of(module)
         if emit == "mlir":
             _write_mlir(module, out, options)
         else:
             compile_module(module, out, options, progress)
+    for note in notes:
+        print(note)
     print(f"wrote {out} ({progress.summary()})")
+
+
+def notes_of(module: ModuleOp) -> list[str]:
+    """What the frontend has to say to the user, in `kaoken.notes`."""
+    from xdsl.dialects.builtin import ArrayAttr, StringAttr
+
+    notes = module.attributes.get("kaoken.notes")
+    found = notes.data if isinstance(notes, ArrayAttr) else ()
+    return [note.data for note in found if isinstance(note, StringAttr)]
 
 
 def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:

@@ -157,3 +157,54 @@ func.func @main(%x: tensor<2x3xf32>) {
   func.return
 }
 // CHECK: reduce over a dimension that is not there
+
+// -----
+
+func.func @main(%x: tensor<1x2x4xf32>) {
+  %c = kaoken.cache "c" : !kaoken.cache<[8, 1, 4], f32, columns>
+  func.return
+}
+// CHECK: a cache's layout is one of rows, panels
+
+// -----
+
+func.func @main(%x: tensor<1x2x6xf32>) {
+  %c = kaoken.cache "c" : !kaoken.cache<[8, 1, 4], f32, rows>
+  kaoken.cache_append %x to %c at <[0]> : tensor<1x2x6xf32>, !kaoken.cache<[8, 1, 4], f32, rows>
+  func.return
+}
+// CHECK: numbers of a row: 6 is not 4
+
+// -----
+
+func.func @main(%x: tensor<2x2x4xf32>) {
+  %c = kaoken.cache "c" : !kaoken.cache<[8, 1, 4], f32, rows>
+  kaoken.cache_append %x to %c at <[0]> : tensor<2x2x4xf32>, !kaoken.cache<[8, 1, 4], f32, rows>
+  func.return
+}
+// CHECK: a cache holds one sequence
+
+// -----
+
+func.func @main() {
+  %c = kaoken.cache "c" : !kaoken.cache<[8, 1, 4], f32, rows>
+  %r = kaoken.cache_read %c to <[3]> : !kaoken.cache<[8, 1, 4], f32, rows> -> tensor<1x4x4xf32>
+  func.return
+}
+// CHECK: result is tensor<1x4x4xf32>, its operands give tensor<1x3x4xf32>
+
+// -----
+
+func.func @main(%x: tensor<1x2x8xf32>, %t: tensor<2x3xf32>) {
+  %y = kaoken.rope %x, %t, %t {num_heads = 2 : i64} : tensor<1x2x8xf32>, tensor<2x3xf32>, tensor<2x3xf32> -> tensor<1x2x8xf32>
+  func.return
+}
+// CHECK: 3 pairs do not fit a head of 4
+
+// -----
+
+func.func @main(%x: tensor<1x2x8xf32>) {
+  %y = kaoken.attention %x, %x, %x {num_heads = 2 : i64, scale = 1.0 : f64, window = 3 : i64} : tensor<1x2x8xf32>, tensor<1x2x8xf32>, tensor<1x2x8xf32> -> tensor<1x2x8xf32>
+  func.return
+}
+// CHECK: a window belongs to causal attention

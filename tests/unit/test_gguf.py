@@ -1,0 +1,211 @@
+"""GGUF files: the imported model against transformers, and files that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from kaoken.dialect.reference import run_module
+from kaoken.errors import KaokenError
+from kaoken.frontend.gguf import GgufFile, import_gguf
+from kaoken.frontend.gguf_tokenizer import write_tokenizer
+
+gguf = pytest.importorskip("gguf")
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tokenizers import Tokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
+
+STORIES = Path("/work/shared/models/stories260k")
+needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason=f"needs {STORIES}")
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 44,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+GEMMA3 = SIZES | {"sliding_window": 7, "query_pre_attn_scalar": 8, "num_hidden_layers": 7}
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("llama", SIZES, {}),
+    "llama untied": ("llama", SIZES | {"tie_word_embeddings": False}, {}),
+    "qwen2": ("qwen2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
+    "qwen3": ("qwen3", SIZES, {}),
+    "gemma": ("gemma", SIZES | {"num_key_value_heads": 1}, {}),
+    "gemma3": ("gemma3_text", GEMMA3, {"attention.sliding_window": 7}),
+    "linear": (
+        "llama",
+        SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
+    ),
+    "yarn": (
+        "llama",
+        SIZES
+        | {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 16,
+            }
+        },
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 16,
+        },
+    ),
+}
+
+
+def logits(module: ModuleOp, ids: list[int], pieces: list[int]) -> np.ndarray:
+    """The logits behind every token, [tokens, vocabulary], with the ids given piece by piece."""
+    caches: dict[str, np.ndarray] = {}
+    past, rows = 0, []
+    for size in pieces:
+        piece = np.array([ids[past : past + size]])
+        sizes = {"past": past, "outputs": size}
+        (row,) = run_module(module, [piece], sizes=sizes, caches=caches)
+        rows.append(row[0])
+        past += size
+    return np.concatenate(rows)
+
+
+def expected(model: Any, ids: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].float().numpy()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    kind, sizes, extra = MODELS[name]
+    model = random_model(kind, **sizes)
+    module = import_gguf(write_gguf(tmp_path / "m.gguf", model, **extra), max_tokens=40)
+    module.verify()
+    ids = np.random.default_rng(0).integers(0, 97, 23).tolist()
+    wanted = expected(model, ids)
+    found = logits(module, ids, [5, 1, 1, 16])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+def test_tensor_types(kind: str, tmp_path: Path) -> None:
+    model = random_model("llama", **(SIZES | {"intermediate_size": 64}))
+    type_ = gguf.GGMLQuantizationType[kind]
+    path = write_gguf(tmp_path / "m.gguf", model, {"ffn_up.weight": type_})
+    notes = import_gguf(path).attributes["kaoken.notes"]
+    assert str(notes) == f'["m.gguf: {kind} (3 tensors) become f32"]'
+    exact = model.model.layers[0].mlp.up_proj.weight.detach().numpy()
+    read = GgufFile(path).array("blk.0.ffn_up.weight")
+    assert 0 < np.abs(read - exact).max() < 0.2 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K"])
+def test_k_quants(kind: str, tmp_path: Path) -> None:
+    """Random blocks of 256 with small scales: what gguf's own reader makes of them."""
+    type_ = gguf.GGMLQuantizationType[kind]
+    size = gguf.GGML_QUANT_SIZES[type_][1]
+    blocks = np.random.default_rng(0).integers(0, 256, (6, size), np.uint8)
+    at = 0 if kind == "Q4_K" else size - 2
+    blocks[:, at : at + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+    if kind == "Q4_K":
+        blocks[:, 2:4] = np.frombuffer(np.float16(0.02).tobytes(), np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "llama")
+    writer.add_tensor("blk.0.ffn_up.weight", blocks, raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    values = GgufFile(tmp_path / "k.gguf").array("blk.0.ffn_up.weight")
+    assert values.shape == (6, 256)
+    assert np.isfinite(values).all()
+    assert len(np.unique(values)) > 100
+
+
+@needs_stories
+def test_stories(tmp_path: Path) -> None:
+    """A trained model: logits of a story, and the tokens of its own tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(STORIES)
+    path = write_gguf(tmp_path / "stories.gguf", model, tokenizer=STORIES)
+    original = Tokenizer.from_file(str(STORIES / "tokenizer.json"))
+    ids = original.encode("Once upon a time, there was a little girl named Lily.").ids
+    wanted = expected(model, ids)
+    found = logits(import_gguf(path, 64), ids, [len(ids) - 3, 1, 1, 1])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    tokenizer = Tokenizer.from_file(str(write_tokenizer(path)[0]))
+    for text in ("Once upon a time", "", "  two  spaces\nand a line", "é ☃ 12", "The end."):
+        encoded = original.encode(text).ids
+        assert tokenizer.encode(text).ids == encoded
+        assert tokenizer.decode(encoded) == original.decode(encoded)
+
+
+def small_file(tmp_path: Path, **extra: Any) -> Path:
+    return write_gguf(tmp_path / "m.gguf", random_model("llama", **SIZES), **extra)
+
+
+def test_file_that_is_missing_or_something_else(tmp_path: Path) -> None:
+    with pytest.raises(KaokenError, match=r"cannot read .*No such file"):
+        import_gguf(tmp_path / "none.gguf")
+    (tmp_path / "text.gguf").write_text("not a model")
+    with pytest.raises(KaokenError, match=r"text\.gguf is not a GGUF file"):
+        import_gguf(tmp_path / "text.gguf")
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.3, 0.9, 0.9999])
+def test_truncated_file(share: float, tmp_path: Path) -> None:
+    data = small_file(tmp_path).read_bytes()
+    short = tmp_path / "short.gguf"
+    short.write_bytes(data[: max(4, int(len(data) * share))])
+    with pytest.raises(KaokenError, match="truncated"):
+        import_gguf(short)
+
+
+def test_unknown_tensor_type(tmp_path: Path) -> None:
+    path = small_file(tmp_path)
+    data = bytearray(path.read_bytes())
+    name = b"blk.0.attn_norm.weight"
+    at = data.index(name) + len(name) + 4 + 8
+    data[at : at + 4] = (199).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(KaokenError, match="unknown type 199"):
+        import_gguf(path)
+
+
+def test_known_type_that_is_not_read(tmp_path: Path) -> None:
+    type_ = gguf.GGMLQuantizationType.TQ2_0
+    model = random_model("llama", **(SIZES | {"hidden_size": 256}))
+    path = write_gguf(tmp_path / "m.gguf", model, {"ffn_up.weight": type_})
+    with pytest.raises(KaokenError, match=r"ffn_up.weight has the type TQ2_0; kaoken reads F32"):
+        import_gguf(path)
+
+
+def test_unknown_architecture(tmp_path: Path) -> None:
+    path = small_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"llama", b"lhama"))
+    with pytest.raises(KaokenError, match="'lhama' model; of GGUF files kaoken reads llama"):
+        import_gguf(path)
+
+
+def test_unknown_scaling(tmp_path: Path) -> None:
+    path = small_file(tmp_path, **{"rope.scaling.type": "spiral"})
+    with pytest.raises(KaokenError, match="scaling 'spiral' of rotary positions is unknown"):
+        import_gguf(path)
+
+
+def test_missing_metadata(tmp_path: Path) -> None:
+    path = small_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"llama.block_count", b"llama.block_house"))
+    with pytest.raises(KaokenError, match=r"does not say llama\.block_count"):
+        import_gguf(path)
+
+
+def test_context_is_at_most_the_models(tmp_path: Path) -> None:
+    module = import_gguf(small_file(tmp_path), max_tokens=1000)
+    assert "kaoken.cache<[64, 2, 8], f32, panels>" in str(module)
