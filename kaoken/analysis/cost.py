@@ -24,6 +24,7 @@ from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.nn import (
     UI8,
+    ActivationOp,
     AttentionOp,
     EmbeddingOp,
     GeluOp,
@@ -36,7 +37,7 @@ from kaoken.dialect.nn import (
     SiluOp,
     SoftmaxOp,
 )
-from kaoken.dialect.quant import QuantizeOp
+from kaoken.dialect.quant import QuantizeOp, RowScaleOp
 from kaoken.dialect.tensor import BroadcastOp, CumsumOp, ElementwiseOp, ReduceOp, SliceOp
 from kaoken.dtypes import numpy_dtype
 
@@ -48,12 +49,14 @@ _STEPS: dict[type[KaokenOp], int] = {
     GeluOp: 4,
     SiluOp: 4,
     QuantizeOp: 3,
+    RowScaleOp: 2,
     MeanPoolOp: 2,
     ElementwiseOp: 1,
     ReduceOp: 1,
     CumsumOp: 1,
+    ActivationOp: 1,
 }
-"""Steps on each element of the first operand."""
+"""Steps on each element of the first operand; the first class that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,8 @@ def norm_cost_of(op: LinearOp, shapes: Shapes) -> Cost:
 
 
 def _steps(op: KaokenOp, shapes: Shapes) -> Dim:
-    steps = _STEPS.get(type(op))
-    if steps is None or not op.operands:
-        return Dim.of(0)
-    return product(shapes[op.operands[0]]) * steps
+    steps = next((steps for kind, steps in _STEPS.items() if isinstance(op, kind)), 0)
+    return product(shapes[op.operands[0]]) * steps if steps else Dim.of(0)
 
 
 def _linear(op: LinearOp, shapes: Shapes) -> Dim:

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kaoken.bench.limits import Limits
+from kaoken.bench.ops import Level, OpFigures
 from kaoken.bench.peer import PRECISIONS, Peer
+from kaoken.profile import OpTime
 
 TOLERANCE = 1e-4
 """Largest difference of an fp32 output, relative to the largest value or 1."""
@@ -80,6 +82,9 @@ class ThreadFigures:
     threads: int
     limits: Limits
     peers: list[PeerFigures]
+    levels: list[Level] = field(default_factory=list)
+    ops: dict[str, list[OpTime]] = field(default_factory=dict)
+    """By peer, where ops were asked for and the peer knows."""
 
     def set_bounds(self, work: Work, peers: Sequence[Peer]) -> None:
         mappings = {peer.name: peer.mapping for peer in peers}
@@ -94,6 +99,11 @@ class ThreadFigures:
 
     def skipped(self) -> list[PeerFigures]:
         return [p for p in self.peers if p.skipped is not None]
+
+    def op_figures(self, title: str) -> list[OpFigures]:
+        """What is known of the ops of each peer."""
+        found = self.ops.items()
+        return [OpFigures(f"{title}, {n}", ops, self.limits, self.levels) for n, ops in found]
 
     def of(self, name: str) -> PeerFigures | None:
         """The figures of a peer; None when it was skipped or is wrong."""
@@ -115,6 +125,9 @@ class Figures:
     @property
     def title(self) -> str:
         return f"{self.model} {self.batch}x{self.tokens}"
+
+    def title_of(self, figures: ThreadFigures) -> str:
+        return f"{self.title}, {figures.threads} thread{'s' * (figures.threads > 1)}"
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with what follows from it: median, fraction, right."""

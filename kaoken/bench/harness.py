@@ -21,10 +21,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kaoken.backend.machine import TargetMachine
 from kaoken.bench.figures import Figures, PeerFigures, ThreadFigures, Work
 from kaoken.bench.limits import Limits, Probe
+from kaoken.bench.ops import levels
 from kaoken.bench.peer import Job, Peer
 from kaoken.errors import KaokenError
+from kaoken.profile import OpTime
 
 PROBE_SHARE = 0.1
 """Of a turn's seconds, what each figure of the probe takes."""
@@ -45,6 +48,8 @@ class Settings:
     """Calls to time one by one at the end; 0 for none."""
     starts: int = 1
     """How many processes to start for the time to the first answer."""
+    ops: bool = False
+    """Whether to ask peers how long each of their ops takes."""
 
 
 class WorkerError(Exception):
@@ -127,10 +132,16 @@ def run_benchmark(
         raise KaokenError(str(error)) from None
     figures = Figures(job.model, job.batch, job.tokens, work, machine(job), asdict(settings))
     sizes = {work.bytes_moved(peer.precision) for peer in peers}
+    target = TargetMachine.parse(job.target)
+    read = {n: levels(target, n, max(sizes)) for n in thread_counts if settings.ops}
+    sizes |= {level.size for some in read.values() for level in some}
     probe = Probe(job.target, job.folder, sizes)
     for threads in thread_counts:
         one = replace(job, threads=threads)
         found = _time_peers(one, peers, settings, probe, progress)
+        if settings.ops:
+            found.levels = read[threads]
+            _profile_peers(one, peers, found, progress)
         found.set_bounds(work, peers)
         figures.threads.append(found)
     return figures
@@ -155,6 +166,24 @@ def _time_peers(
                 found.skipped = str(error)
         _turns(workers, figures, settings, probe, progress)
     return figures
+
+
+def _profile_peers(
+    job: Job, peers: Sequence[Peer], figures: ThreadFigures, progress: Progress
+) -> None:
+    """Let those peers say how long their ops take that can and have figures."""
+    known = {peer.name: peer for peer in peers if peer.profile is not None}
+    for found in figures.peers:
+        if found.name not in known or found.skipped is not None:
+            continue
+        progress(f"{found.name}: ops")
+        folder = job.folder / f"{found.name}.profile"
+        folder.mkdir(exist_ok=True)
+        try:
+            with working(Worker("profile", job, known[found.name], folder)) as worker:
+                figures.ops[found.name] = [OpTime(**op) for op in worker.answer()["ops"]]
+        except WorkerError as error:
+            raise KaokenError(f"{found.name}: {error}") from None
 
 
 def _built(peer: Peer, job: Job, found: PeerFigures) -> Path:
@@ -224,7 +253,6 @@ def _ask(
 
 def machine(job: Job) -> dict[str, Any]:
     """What the figures depend on besides the model."""
-    from kaoken.backend.machine import TargetMachine
     from kaoken.backend.toolchain import find_compiler
 
     versions: dict[str, str] = {}

@@ -40,10 +40,19 @@ class Limits:
         return self.median(f"{mapping} {_rounded(bytes_moved)}")
 
     def bound(
-        self, precision: str, flops: float | None, bytes_moved: int, mapping: str
+        self,
+        precision: str,
+        flops: float | None,
+        bytes_moved: int,
+        mapping: str,
+        read_size: int | None = None,
     ) -> float | None:
-        """The least seconds that a call can take; None where that is not known."""
-        peak, bandwidth = self.peak(precision), self.bandwidth(mapping, bytes_moved)
+        """The least seconds that a call can take; None where that is not known.
+
+        `read_size` is how many bytes the probe read over and over, by default as many as move.
+        """
+        peak = self.peak(precision)
+        bandwidth = self.bandwidth(mapping, bytes_moved if read_size is None else read_size)
         if flops is None or peak is None or bandwidth is None:
             return None
         return max(flops / peak, bytes_moved / bandwidth)

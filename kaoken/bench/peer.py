@@ -21,6 +21,7 @@ from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
     from kaoken.bench.workloads import Workload
+    from kaoken.profile import OpTime
 
 PRECISIONS = {"fp32": 4, "bf16": 2, "int8": 1}
 """Name to bytes of a weight; each has a limit of its own."""
@@ -94,6 +95,8 @@ class Peer:
     """How it holds its weights: anonymous memory, or a mapped file."""
     rebuilt: bool = False
     """Whether it is built anew for each number of threads and in each run."""
+    profile: Callable[..., list[OpTime]] | None = None
+    """`profile(job, folder, seconds=)` says how long each op takes, where the peer knows."""
 
     def missing(self) -> str | None:
         """What to install first, in a few words."""

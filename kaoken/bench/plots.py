@@ -6,21 +6,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaoken.bench.figures import Figures, ThreadFigures
-from kaoken.bench.peer import PRECISIONS
+from kaoken.bench.ops import OpFigures
 from kaoken.bench.report import tables
+from kaoken.bench.roofline import COLOURS, roofline
 from kaoken.bench.tables import percent, seconds
 from kaoken.errors import KaokenError
 from kaoken.modules import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-COLOURS = dict(zip(PRECISIONS, ("#4477aa", "#ccaa33", "#aa3377"), strict=True))
 _STYLE = """
 body { font: 15px sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em }
 table { border-collapse: collapse } td, th { padding: .2em .8em; text-align: right }
@@ -38,14 +40,28 @@ def check_plots() -> None:
 def write_page(figures: Figures, path: Path) -> None:
     """One file that needs no other."""
     parts = [f"<h1>{figures.title}</h1>", f"<p>{_machine(figures)}</p>"]
-    parts += [plot(figures.title, one) for one in figures.threads if one.ranked()]
+    for one in figures.threads:
+        if one.ranked():
+            parts.append(plot(figures.title_of(one), one))
+        parts += [_roofline(ops) for ops in one.op_figures(figures.title_of(one))]
     parts += [table.html() for table in tables(figures)]
+    _write(path, f"kaoken bench: {figures.title}", parts)
+
+
+def write_op_page(figures: OpFigures, path: Path) -> None:
+    """The roofline and the table of one model's ops."""
+    _write(path, f"kaoken profile: {figures.title}", [_roofline(figures), figures.table().html()])
+
+
+def _write(path: Path, title: str, parts: Sequence[str]) -> None:
     body = "\n".join(parts)
-    write_text(
-        path,
-        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
-        f"<title>kaoken bench: {figures.title}</title>\n<style>{_STYLE}</style>\n{body}\n</html>\n",
-    )
+    head = f"<meta charset=utf-8><title>{title}</title>\n<style>{_STYLE}</style>"
+    write_text(path, f"<!doctype html>\n<html lang=en>{head}\n{body}\n</html>\n")
+
+
+def _roofline(figures: OpFigures) -> str:
+    figure = roofline(figures)
+    return "" if figure is None else _svg(figure)
 
 
 def _machine(figures: Figures) -> str:
@@ -59,10 +75,13 @@ def plot(title: str, figures: ThreadFigures) -> str:
 
     figure = Figure(figsize=(11, 1.2 + 0.35 * len(figures.ranked())), layout="constrained")
     times, fractions = figure.subplots(1, 2, sharey=True)
-    plural = "s" if figures.threads > 1 else ""
-    figure.suptitle(f"{title}, {figures.threads} thread{plural}")
+    figure.suptitle(title)
     _time_bars(times, figures)
     _fraction_bars(fractions, figures)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     text = buffer.getvalue()

@@ -14,8 +14,9 @@ def tables(figures: Figures) -> list[Table]:
     """For each number of threads: the speed, the limits, and what else it costs."""
     found: list[Table] = []
     for one in figures.threads:
-        title = f"{figures.title}, {one.threads} thread{'s' * (one.threads > 1)}"
+        title = figures.title_of(one)
         found += [speed_table(title, one), limit_table(one.limits), cost_table(one)]
+        found += [ops.table() for ops in one.op_figures(title)]
     return found
 
 

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ Reply = Callable[[dict[str, Any]], None]
 SAMPLE_SECONDS = 1e-3
 """Shorter calls are timed in groups, so that reading the clock does not count."""
 FEWEST_SAMPLES = 3
+PROFILE_SECONDS = 1.0
 
 
 def main() -> None:
@@ -55,7 +57,9 @@ def _serve(request: dict[str, Any], reply: Reply) -> None:
         reply(prepare(job))
         return
     peer, folder = all_peers()[request["peer"]], Path(request["folder"])
-    if request["task"] == "build":
+    if request["task"] == "profile" and peer.profile is not None:
+        reply({"ops": [asdict(op) for op in peer.profile(job, folder, seconds=PROFILE_SECONDS)]})
+    elif request["task"] == "build":
         start = time.perf_counter()
         peer.build(job, folder)
         reply({"seconds": time.perf_counter() - start})

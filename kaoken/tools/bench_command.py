@@ -18,6 +18,7 @@ from kaoken.bench.harness import Settings, run_benchmark
 from kaoken.bench.peer import Job, Peer, choose_peers
 from kaoken.bench.plots import check_plots, write_page
 from kaoken.bench.report import tables
+from kaoken.bench.tables import Table
 from kaoken.bench.workloads import resolve_model
 from kaoken.errors import KaokenError
 from kaoken.modules import write_text
@@ -35,20 +36,25 @@ def run_bench(
     html_file: Path | None,
 ) -> None:
     """Time, and print tables. What can be wrong with the options is found out first."""
-    from rich.console import Console
-
     chosen, counts = choose_peers(peers), parse_threads(threads)
     check_files(json_file, html_file)
     figures = measure(job, chosen, counts, settings)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    for table in tables(figures):
-        console.print(table.rich())
+    show(tables(figures))
     if json_file is not None:
         write_text(json_file, json.dumps(figures.as_json(), indent=1) + "\n")
     if html_file is not None:
         write_page(figures, html_file)
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print tables on stdout."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    for table in tables:
+        console.print(table.rich())
 
 
 def check_files(json_file: Path | None, html_file: Path | None) -> None:

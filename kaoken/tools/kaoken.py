@@ -38,6 +38,13 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens of one text.")]
 MaxBatch = Annotated[int, typer.Option(min=1, help="Most texts of one call.")]
 Threads = Annotated[int, typer.Option(min=1, help="Most threads of one call.")]
 CC = Annotated[str | None, typer.Option(help="C compiler: gcc, clang, zig, or a command.")]
+Dtype = Annotated[
+    str, typer.Option(help="Weights and products of linear layers: f32, bf16 or int8.")
+]
+Schedule = Annotated[
+    Path | None,
+    typer.Option(help="A schedule file, in place of what kaoken chooses; see docs."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -53,17 +60,12 @@ def compile(
         str,
         typer.Option(help="How far to go: mlir (the imported model), c (C source), so (library)."),
     ] = "so",
-    dtype: Annotated[
-        str, typer.Option(help="Weights and products of linear layers: f32, bf16 or int8.")
-    ] = "f32",
+    dtype: Dtype = "f32",
     head: Annotated[
         str,
         typer.Option(help="What follows a folder's model: none, auto, mean-pool or sentence."),
     ] = "none",
-    schedule: Annotated[
-        Path | None,
-        typer.Option(help="A schedule file, in place of what kaoken chooses; see docs."),
-    ] = None,
+    schedule: Schedule = None,
     cc: CC = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Have the model note how long each op takes.")
@@ -183,6 +185,9 @@ def bench(
     html_file: Annotated[
         Path | None, typer.Option("--html", help="Write plots and tables to this page.")
     ] = None,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Also time each op of kaoken's; --html does so too.")
+    ] = False,
     work: Annotated[
         Path | None,
         typer.Option(help="Keep what was built for the peers here, for the next run."),
@@ -205,10 +210,52 @@ def bench(
     from kaoken.bench.peer import Job
     from kaoken.tools.bench_command import run_bench, work_folder
 
-    settings = Settings(rounds, seconds, calls, starts)
+    settings = Settings(rounds, seconds, calls, starts, ops or html_file is not None)
     with work_folder(work) as folder:
         job = Job(model, batch, tokens, 1, target, folder)
         run_bench(job, peers, threads, settings, json_file, html_file)
+
+
+@app.command()
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name such as minilm, a Hugging Face folder, a .mlir, or a folder that was "
+            "compiled with --profile."
+        ),
+    ],
+    batch: Annotated[int, typer.Option(min=1, help="Texts of one call.")] = 1,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of one text.")] = 128,
+    threads: Threads = 1,
+    dtype: Dtype = "f32",
+    target: Target = "native",
+    schedule: Schedule = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to run.")] = 2.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every figure to this file.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write a roofline and the table to this page.")
+    ] = None,
+) -> None:
+    """Show where a model's time goes: each op's share, and how near it is to the machine's limits.
+
+    The model is compiled with a timer at each call of a kernel; equal layers share theirs. Beside
+    each time stands what is reached: of the peak rate of the op's precision, and of its bound, the
+    longer of its arithmetic at that peak and its bytes read once from the nearest cache.
+
+    **Examples**
+
+    `kaoken profile minilm --tokens 16 --dtype int8 --threads 2`
+
+    `kaoken profile bert-base --schedule tuned.schedule --html bert.html`
+    """
+    from kaoken.bench.peer import Job
+    from kaoken.tools.profile_command import run_profile
+
+    job = Job(model, batch, tokens, threads, target, Path())
+    run_profile(job, dtype, schedule, seconds, json_file, html_file)
 
 
 def print_json(value: Any) -> None:

@@ -13,19 +13,22 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from kaoken.backend.machine import TargetMachine
 from kaoken.bench.figures import Figures, PeerFigures, ThreadFigures, Work, percentile
 from kaoken.bench.harness import Settings, Worker, WorkerError, run_benchmark, working
 from kaoken.bench.limits import Limits, Probe
+from kaoken.bench.ops import Level, OpFigures, levels
 from kaoken.bench.peer import Job, Running, Unsuitable, all_peers, choose_peers
 from kaoken.bench.report import tables
 from kaoken.bench.tables import Table, seconds, span, three_digits
 from kaoken.bench.text import text_inputs
 from kaoken.bench.worker import difference, separate_calls, turn
 from kaoken.errors import KaokenError
+from kaoken.profile import OpTime
 from kaoken.tools.bench_command import parse_threads
 from kaoken.tools.kaoken import main
 
-QUICK = Settings(rounds=1, seconds=0.01, calls=5)
+QUICK = Settings(rounds=1, seconds=0.01, calls=5, ops=True)
 MLIR = """
 func.func @main(%x: tensor<?x16xf32> {kaoken.shape = #kaoken.shape<[tokens, 16]>,
                                       kaoken.name = "x"})
@@ -198,6 +201,77 @@ def test_a_page_needs_no_other_file(tmp_path: Path) -> None:
     assert "src=" not in page
 
 
+# ---- ops ----
+
+
+def op_figures() -> OpFigures:
+    limits = Limits({"fp32": [1e9], "file 4096": [4e9], "file 40960": [1e9]})
+    ops = [
+        OpTime("small", "main", "fp32", 1, 1e-6, 0.0, 0, 8),
+        OpTime("unused", "main", "fp32", 0, 0.0, 0.0, 0, 0),
+        OpTime("linear", "layer", "fp32", 2, 4e-3, 1e-3, 2_000_000, 8000),
+        OpTime("copy", "main", "fp32", 1, 1e-3, 0.0, 0, 100_000),
+    ]
+    return OpFigures("model", ops, limits, [Level("L1", 8192, 4096), Level("all", 40960, 40960)])
+
+
+def test_ops_stand_beside_their_bounds() -> None:
+    figures = op_figures()
+    _, _, linear, copy = figures.ops
+    assert figures.bound(linear) == 2e-3, "arithmetic: 4000 bytes a call come from L1"
+    assert figures.bound(copy) == 1e-4, "what no level holds comes from the last"
+    text = figures.table().markdown()
+    row = "| linear | layer | 2 | 4.00 ms | 80.0% | 0.500 | 50% | 0.00200 | 250 | 25% | 50% |"
+    assert row in text
+    assert "| 1 small ops |  | 1 | 1.00 us | 0% |" in text
+    assert "unused" not in text
+
+
+def test_levels_are_what_the_threads_have() -> None:
+    machine = replace(TargetMachine.parse("generic"), l1_bytes=100, l2_bytes=1000, l3_bytes=10**6)
+    found = levels(machine, 2, 5000)
+    assert [(one.name, one.capacity, one.size) for one in found] == [
+        ("L1", 200, 100),
+        ("L2", 2000, 1000),
+        ("all weights", 5000, 5000),
+    ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+def test_the_roofline_has_a_dot_for_each_op_that_computes() -> None:
+    from kaoken.bench.roofline import roofline
+
+    figure = roofline(op_figures())
+    assert figure is not None
+    (axes,) = figure.axes
+    assert np.asarray(axes.collections[0].get_offsets()).tolist() == [[250.0, 0.5]]
+    assert [line.get_label() for line in axes.lines] == [
+        "fp32 peak: 1 GFLOP/s",
+        "L1: 4 GB/s",
+        "all: 1 GB/s",
+    ]
+    assert "linear" in axes.texts[-1].get_text()
+    assert roofline(replace(op_figures(), ops=[])) is None
+
+
+def test_a_profile_of_a_text_and_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.mlir"
+    path.write_text(MLIR)
+    json_file, folder = tmp_path / "f.json", tmp_path / "out"
+    words = ["--tokens", "4", "--seconds", "0.01", "--json", str(json_file)]
+    before = os.sched_getaffinity(0)
+    assert command(["profile", str(path), *words]) == 0
+    found = json.loads(json_file.read_text())
+    assert [op["kernel"] for op in found["ops"]] == ["elementwise_relu"]
+    assert found["ops"][0]["bytes"] == 2 * 4 * 16 * 4
+    assert command(["compile", str(path), "-o", str(folder), "--profile"]) == 0
+    assert command(["profile", str(folder), *words]) == 0
+    assert "out 1x4 f32, 1 thread" in capsys.readouterr().out
+    assert os.sched_getaffinity(0) == before
+
+
 # ---- processes ----
 
 
@@ -235,6 +309,10 @@ def test_a_text_is_timed(tmp_path: Path) -> None:
     assert torch.skipped is not None
     assert figures.work.flops is None
     assert "kaoken_fp32: build" in stages
+    (op,) = figures.threads[0].ops["kaoken_fp32"]
+    assert (op.kernel, op.calls) == ("elementwise_relu", 1)
+    assert "relu" in tables(figures)[-1].markdown()
+    assert figures.as_json()["threads"][0]["ops"]["kaoken_fp32"][0]["kernel"] == "elementwise_relu"
 
 
 def test_sizes_over_the_maximum_are_refused() -> None:

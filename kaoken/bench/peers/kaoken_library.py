@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kaoken.bench.peer import Job, Peer, Running
 
+if TYPE_CHECKING:
+    from kaoken.compiled_model import CompiledModel
+    from kaoken.profile import OpTime
+
 
 def build(job: Job, folder: Path, dtype: str) -> None:
+    compile_job(job, folder / "model", dtype=dtype)
+
+
+def compile_job(job: Job, out: Path, **options: Any) -> CompiledModel:
+    """The job's model, compiled with kaoken's options into a folder."""
     import kaoken
 
     model: dict[str, Any] = {"module": job.model}
@@ -22,9 +31,13 @@ def build(job: Job, folder: Path, dtype: str) -> None:
             "kwargs": workload.export_inputs,
             "dynamic_shapes": workload.dynamic_shapes,
         }
-    kaoken.compile(
-        **model, target=job.target, dtype=dtype, threads=job.threads, out=folder / "model"
-    )
+    return kaoken.compile(**model, target=job.target, threads=job.threads, out=out, **options)
+
+
+def profile(job: Job, folder: Path, dtype: str, seconds: float) -> list[OpTime]:
+    """How long each op takes, in a build of its own that has timers."""
+    model = compile_job(job, folder / "model", dtype=dtype, profile=True)
+    return model.profile(**job.inputs(), seconds=seconds)
 
 
 def open_(job: Job, folder: Path) -> Running:
@@ -48,6 +61,7 @@ PEERS = tuple(
         open_,
         mapping="file",
         rebuilt=True,
+        profile=partial(profile, dtype=dtype),
     )
     for name, dtype in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "int8"))
 )
