@@ -18,6 +18,7 @@ import numpy as np
 
 from kaoken import output_tree
 from kaoken.backend.loader import Context, Library, Tensor
+from kaoken.call_plans import Kind, Plan, Plans
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class CompiledModel:
         self._idle = [library.create_context(self.threads)]
         tree = library.manifest.get("input_tree")
         self._nested = tree if tree is not None and output_tree.depth(tree) > 2 else None
+        self._names = [spec.name for spec in library.inputs]
+        self._plans = Plans(library.inputs, library.outputs)
         _models.add(self)
 
     @property
@@ -62,12 +65,16 @@ class CompiledModel:
         return CompiledModel(self._library, self.threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        values = self._bind_arguments(args, kwargs)
-        torch = _torch_of(values.values())
-        arrays, sizes = self._check_inputs(values)
+        values = self._in_order(args, kwargs)
+        if values is not None and (known := self._plans.find(values)) is not None:
+            return self._call_as_planned(values, *known)
+        named = self._bind_arguments(args, kwargs)
+        torch = _torch_of(named.values())
+        arrays, sizes = self._check_inputs(named)
         outputs = [_empty(spec, sizes) for spec in self._library.outputs]
-        with self._context() as context:
-            context.run(_addresses([*arrays, *outputs]), self._ordered(sizes))
+        self._run([*_addresses([*arrays, *outputs]), *self._ordered(sizes)])
+        plan = Plan(tuple(self._ordered(sizes)), tuple(o.shape for o in outputs))
+        self._plans.remember(tuple(a.shape for a in arrays), plan)
         return self._answer(outputs, torch)
 
     def bind(self, *args: Any, out: Any = None, **kwargs: Any) -> Callable[[], Any]:
@@ -107,6 +114,39 @@ class CompiledModel:
             return measure_ops(
                 lambda: context.run(addresses, ordered), context, self.threads, sizes, seconds
             )
+
+    # ---- calls ----
+
+    def _in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any] | None:
+        """The inputs in the model's order; None where that takes more than looking up names."""
+        if self._nested is not None:
+            return None
+        if not kwargs:
+            return args
+        rest = self._names[len(args) :]
+        if len(kwargs) != len(rest):
+            return None
+        try:
+            return [*args, *[kwargs[name] for name in rest]]
+        except KeyError:
+            return None
+
+    def _call_as_planned(self, values: Sequence[Any], kind: Kind, plan: Plan) -> Any:
+        outputs = kind.outputs(plan)
+        self._run([*map(kind.address, values), *map(kind.address, outputs), *plan.sizes])
+        return self._structure(outputs, kind.is_torch)
+
+    def _run(self, arguments: Sequence[int]) -> None:
+        """Run once, in a context that no other call has."""
+        try:
+            context = self._idle.pop()
+        except IndexError:
+            context = self._library.create_context(self.threads)
+        try:
+            if self._library.run(context.handle, *arguments):
+                raise KaokenError(self._library.error_of(context.handle))
+        finally:
+            self._idle.append(context)
 
     # ---- arguments ----
 
@@ -198,8 +238,11 @@ class CompiledModel:
 
     def _answer(self, outputs: Sequence[np.ndarray], torch: Any) -> Any:
         values = [_as_torch(torch, o) for o in outputs] if torch is not None else outputs
-        tree = self.manifest["output_tree"]
-        return output_tree.build(tree, values, load_class=torch is not None)
+        return self._structure(values, torch is not None)
+
+    def _structure(self, values: Sequence[Any], load_class: bool) -> Any:
+        tree = self._library.manifest["output_tree"]
+        return output_tree.build(tree, values, load_class=load_class)
 
     # ---- contexts ----
 
@@ -264,7 +307,9 @@ def _from_tensor(spec: Tensor, value: Any) -> np.ndarray:
         )
     if value.device.type != "cpu":
         raise KaokenError(f"{spec.name}: the tensor is on {value.device}, move it to the CPU")
-    value = value.detach()
+    if value.layout is not torch.strided:
+        raise KaokenError(f"{spec.name}: expected a dense tensor, got {value.layout}")
+    value = value.detach().resolve_neg()
     if value.dtype == torch.bfloat16:
         return value.view(torch.int16).numpy().view(_bfloat16())
     return value.numpy()

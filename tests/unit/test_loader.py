@@ -178,3 +178,88 @@ def test_open_sizes_are_xdsls() -> None:
     from kaoken.dialect.dims import DYNAMIC
 
     assert DYNAMIC == DYNAMIC_INDEX
+
+
+# ---- calls with sizes that were seen before ----
+
+
+def test_known_sizes_are_checked_again(model: CompiledModel) -> None:
+    """A second call takes the short way, and still refuses what the first one would."""
+    arguments = inputs(5)
+    model(**arguments)
+    y = expected(arguments["x"])[0]
+    np.testing.assert_array_equal(model(**arguments)["y"], y)
+    np.testing.assert_array_equal(model(*arguments.values())["y"], y)
+    for change, message in WRONG.values():
+        with pytest.raises(KaokenError, match=f"^{message}$"):
+            model(**(arguments | change))
+    arguments["ids"][0] = -3
+    with pytest.raises(KaokenError, match=r"outside 0\.\.9: -3"):
+        model(**arguments)
+
+
+def test_known_sizes_take_arrays_of_any_memory(model: CompiledModel) -> None:
+    arguments = inputs(7)
+    x, ids = arguments["x"], arguments["ids"]
+    y = model(x, ids)["y"]
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    unaligned[:] = x
+    swapped = x.astype(x.dtype.newbyteorder())
+    for same in (frozen, np.asfortranarray(x), np.repeat(x, 2, axis=0)[::2], unaligned):
+        np.testing.assert_array_equal(model(same, ids)["y"], y)
+    with pytest.raises(KaokenError, match="x: expected float32"):
+        model(swapped, ids)
+
+
+def test_known_sizes_with_inputs_left_out(model: CompiledModel) -> None:
+    arguments = inputs(7)
+    model(**arguments)
+    with pytest.raises(KaokenError, match="the input ids is missing"):
+        model(arguments["x"])
+    with pytest.raises(KaokenError, match="the input ids is missing"):
+        model(arguments["x"], None)
+    with pytest.raises(KaokenError, match="the input x is given twice"):
+        model(arguments["x"], x=arguments["x"])
+    y = expected(arguments["x"])[0]
+    zeros = np.zeros((1, 7), np.int64)
+    np.testing.assert_array_equal(model(**arguments, token_type_ids=zeros)["y"], y)
+
+
+def test_plans_do_not_pile_up(model: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kaoken.call_plans.MAX_PLANS", 3)
+    for tokens in (*range(1, 9), *range(1, 9)):
+        arguments = inputs(tokens)
+        np.testing.assert_array_equal(model(**arguments)["y"], expected(arguments["x"])[0])
+    assert len(model._plans._plans) <= 3
+
+
+def test_known_sizes_of_tensors(model: CompiledModel) -> None:
+    torch = pytest.importorskip("torch")
+    arguments = {name: torch.from_numpy(value) for name, value in inputs(7).items()}
+    x, ids = arguments["x"], arguments["ids"]
+    y = torch.from_numpy(expected(inputs(7)["x"])[0])
+    negated = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert negated.is_neg()
+    again = [x, x.clone().requires_grad_(), x.T.contiguous().T, torch.nn.Parameter(x), negated]
+    for same in again:
+        result = model(same, ids)["y"]
+        assert type(result) is torch.Tensor
+        assert torch.equal(result, y)
+    assert isinstance(model(x.numpy(), ids.numpy())["y"], np.ndarray)
+    for wrong in (x.double(), x.to("meta"), x.to_sparse()):
+        with pytest.raises(KaokenError, match="^x: "):
+            model(wrong, ids)
+
+
+def test_calls_of_many_threads(model: CompiledModel) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def call(tokens: int) -> bool:
+        arguments = inputs(tokens)
+        wanted = expected(arguments["x"])[0]
+        return all(np.array_equal(model(**arguments)["y"], wanted) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(call, [1, 5, 7, 17, 33, 64] * 4))
