@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xdsl.dialects import affine, arith, func
+from xdsl.dialects import affine, arith, func, scf
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Operation, SSAValue
 
@@ -40,7 +40,7 @@ def is_parallel(loop: affine.ForOp) -> bool:
     return loop.attributes.get(kaoken_loop.KIND) == kaoken_loop.PARALLEL
 
 
-def is_reduction(loop: affine.ForOp) -> bool:
+def is_reduction(loop: affine.ForOp | scf.ForOp) -> bool:
     return loop.attributes.get(kaoken_loop.KIND) == kaoken_loop.REDUCTION
 
 

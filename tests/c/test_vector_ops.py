@@ -66,6 +66,19 @@ def comparison(op: str, short: str, predicate: str, function: Callable[..., Any]
     return Case(f"{op}_{predicate}_{short}", code, (short,) * 3, short, reference)
 
 
+def compare_and_select(short: str, predicate: str, function: Callable[..., Any]) -> Case:
+    """kaoken_loop's own ops, which are verified on vectors."""
+    code = (
+        f'%m = kaoken_loop.compare "{predicate}" %a, %b : V<{short}> -> V<i1>\n'
+        f"%r = kaoken_loop.select %m, %a, %c : V<i1>, V<{short}>"
+    )
+
+    def reference(a: Any, b: Any, c: Any) -> Any:
+        return np.where(function(a, b), a, c)
+
+    return Case(f"select_{predicate}_{short}", code, (short,) * 3, short, reference)
+
+
 def conversion(op: str, source: str, target: str, function: Callable[..., Any]) -> Case:
     code = f'%r = "arith.{op}"(%a) : (V<{source}>) -> V<{target}>'
     return Case(f"{op}_{source}_{target}", code, (source,), target, function)
@@ -178,6 +191,31 @@ CASES = [
         ]
     ],
     comparison("cmpi", "i32", "ult", lambda a, b: a.view(np.uint32) < b.view(np.uint32)),
+    compare_and_select("f32", "ogt", np.greater),
+    compare_and_select("i32", "sle", np.less_equal),
+    Case(
+        "select_of_bools",
+        "%r = kaoken_loop.select %a, %b, %c : V<i1>, V<f32>",
+        ("i1", "f32", "f32"),
+        "f32",
+        lambda a, b, c: np.where(a, b, c),
+    ),
+    Case(
+        "step",
+        "%s = kaoken_loop.step %z {strides = array<i64: 100, 2>} : V<i32>\n"
+        "%r = arith.addi %a, %s : V<i32>",
+        ("i32",),
+        "i32",
+        lambda a: a + 100 * np.arange(a.shape[0])[:, None] + 2 * np.arange(a.shape[1]),
+    ),
+    Case(
+        "step_of_rows",
+        "%s = kaoken_loop.step %z {strides = array<i64: 3, 0>} : V<i32>\n"
+        "%r = arith.addi %a, %s : V<i32>",
+        ("i32",),
+        "i32",
+        lambda a: a + 3 * np.arange(a.shape[0])[:, None],
+    ),
     masks("andi", np.logical_and),
     masks("ori", np.logical_or),
     masks("xori", np.logical_xor),

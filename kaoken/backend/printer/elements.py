@@ -15,7 +15,7 @@ from xdsl.ir import Operation
 
 from kaoken.backend.printer.text import UNARY, add, binary, fill, multiply, unary, wrap
 from kaoken.backend.printer.types import c_name, element_type, short_name
-from kaoken.dialect.kaoken_loop import ConvertOp, DotOp
+from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, DotOp, SelectOp
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,27 @@ _C_COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge"
 def _compare_floats(op: Operation) -> Element:
     assert isinstance(op, arith.CmpfOp)
     name = CMPF_COMPARISON_OPERATIONS[op.predicate.value.data]
-    return Element(f"{name}.{_operand_type(op)}", "i1", lambda a, b: _float_comparison(name, a, b))
+    return _float_comparison(name, _operand_type(op))
 
 
-def _float_comparison(name: str, a: str, b: str) -> str:
+def _compare_integers(op: Operation) -> Element:
+    assert isinstance(op, arith.CmpiOp)
+    name = CMPI_COMPARISON_OPERATIONS[op.predicate.value.data]
+    return _integer_comparison(name, _operand_type(op))
+
+
+def _compare(op: Operation) -> Element:
+    assert isinstance(op, CompareOp)
+    short = _operand_type(op)
+    compare = _float_comparison if short in ("f32", "f64", "f16") else _integer_comparison
+    return compare(op.predicate.data, short)
+
+
+def _float_comparison(name: str, short: str) -> Element:
+    return Element(f"{name}.{short}", "i1", lambda a, b: _float_comparison_text(name, a, b))
+
+
+def _float_comparison_text(name: str, a: str, b: str) -> str:
     """C for MLIR's ordered (o...) and unordered (u...) comparisons."""
     if name in ("true", "false"):
         return name
@@ -163,10 +180,7 @@ def _float_comparison(name: str, a: str, b: str) -> str:
     return f"!({binary(opposite, a, b)})"
 
 
-def _compare_integers(op: Operation) -> Element:
-    assert isinstance(op, arith.CmpiOp)
-    name = CMPI_COMPARISON_OPERATIONS[op.predicate.value.data]
-    short = _operand_type(op)
+def _integer_comparison(name: str, short: str) -> Element:
     operator = _C_COMPARISONS[name[-2:]]
     cast = f"(uint{short[1:]}_t)" if name[0] == "u" else ""
 
@@ -217,9 +231,7 @@ def _round(op: Operation) -> Element:
     source, target = _operand_type(op), _result_type(op)
     if source != "f32" or target not in ("u8", "i8"):
         return _convert(op)
-    return Element(
-        f"round.{source}.{target}", target, lambda a: f"kk_round_{source}_{target}({a})"
-    )
+    return Element(f"round.{source}.{target}", target, lambda a: f"kk_round_{source}_{target}({a})")
 
 
 def _dot(op: Operation) -> Element:
@@ -329,6 +341,8 @@ _TABLE: dict[type[Operation], Describe] = {
     arith.IndexCastOp: _convert,
     arith.BitcastOp: _bitcast,
     vector.BitcastOp: _bitcast,
+    CompareOp: _compare,
+    SelectOp: _select,
     ConvertOp: _round,
     DotOp: _dot,
     vector.FMAOp: _fma,

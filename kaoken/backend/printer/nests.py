@@ -27,7 +27,7 @@ from kaoken.backend.printer.function import FunctionPrinter
 from kaoken.backend.printer.indexing import flatten
 from kaoken.backend.printer.literals import literal
 from kaoken.backend.printer.registers import Registers
-from kaoken.backend.printer.text import add, is_atom, multiply, wrap
+from kaoken.backend.printer.text import add, binary, is_atom, multiply, unary, wrap
 from kaoken.backend.printer.tiles import (
     Storage,
     TileNest,
@@ -37,6 +37,7 @@ from kaoken.backend.printer.tiles import (
     transfer_of,
 )
 from kaoken.backend.printer.types import c_name, element_type, scalar_type, short_name, vector_shape
+from kaoken.dialect.kaoken_loop import StepOp
 from kaoken.errors import KaokenError
 
 _INLINE_LENGTH = 64
@@ -379,6 +380,8 @@ class NestPrinter:
         in_registers = self._at_registers(op)
         if isinstance(op, vector.BroadcastOp):
             return self.operand(op.source, in_registers)
+        if isinstance(op, StepOp):
+            return self._step(op, in_registers)
         element = describe(op)
         assert element is not None
         operands = [self.operand(v, in_registers) for v in op.operands]
@@ -388,6 +391,23 @@ class NestPrinter:
         instructions = self.p.machine.instructions
         text = register_expression(element, operands, instructions, self.registers.lanes)
         return text if text is not None else self._by_lanes(op, element.result, element.scalar)
+
+    def _step(self, op: StepOp, in_registers: bool) -> str:
+        """Where the iteration begins, and in registers the numbers of the lanes on top."""
+        *outer, last = op.strides.get_values()
+        first = self.p.values[op.start]
+        for d, stride in enumerate(outer):
+            first = add(first, multiply(str(stride), self.index.get(d, "0")))
+        if last and self.last in self.index:
+            first = add(first, multiply(str(last), self._position(self.last, in_registers, None)))
+        first = unary("(int32_t)", first)
+        if not in_registers:
+            return first
+        start = self.registers.splat("i32", first)
+        if self.registers.lanes == 1:
+            return start
+        lanes = ", ".join(str(lane * last) for lane in range(self.registers.lanes))
+        return binary("+", start, f"({self.registers.type('i32')}){{{lanes}}}")
 
     def _by_lanes(self, op: Operation, short: str, scalar: Callable[..., str]) -> str:
         """A register filled lane by lane."""

@@ -18,6 +18,7 @@ from xdsl.ir.affine import AffineDimExpr
 
 from kaoken.backend.printer.elements import describe
 from kaoken.backend.printer.types import vector_shape
+from kaoken.dialect.kaoken_loop import StepOp
 
 Dims = frozenset[int]
 
@@ -65,6 +66,8 @@ def is_tile_op(op: Operation) -> bool:
         return False
     if isinstance(op, vector.BroadcastOp):
         return is_vector(op.source)
+    if isinstance(op, StepOp):
+        return True
     if isinstance(op, arith.ConstantOp):
         return not is_splat(op)
     return describe(op) is not None
@@ -182,6 +185,8 @@ class Varying:
             return frozenset(i for i, d in enumerate(transfer.dims) if d is not None)
         if isinstance(op, arith.ConstantOp):
             return frozenset() if is_splat(op) else everything
+        if isinstance(op, StepOp):
+            return frozenset(d for d, stride in enumerate(op.strides.get_values()) if stride)
         if isinstance(op, vector.ExtractOp):
             fixed = len(op.static_position)
             return frozenset(d - fixed for d in self.of(op.vector) if d >= fixed)

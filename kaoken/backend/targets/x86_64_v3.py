@@ -4,6 +4,7 @@ from kaoken.backend.targets.base import Feature, TargetDescription
 
 _INSTRUCTIONS = {
     "load.f32": "_mm256_loadu_ps({0})",
+    "load.i1": "-(kk_i32x8)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *){0}))",
     "store.f32": "_mm256_storeu_ps({0}, {1});",
     "load_first.f32": "_mm256_maskload_ps({0}, (__m256i){first})",
     "store_first.f32": "_mm256_maskstore_ps({0}, (__m256i){first}, {1});",

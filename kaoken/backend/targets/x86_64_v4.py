@@ -35,6 +35,7 @@ _ROUND = "_mm512_roundscale_ps({{0}}, _MM_FROUND_{} | _MM_FROUND_NO_EXC)"
 
 _INSTRUCTIONS = {
     "load.f32": "_mm512_loadu_ps({0})",
+    "load.i1": "_mm_test_epi8_mask(_mm_loadu_si128((const __m128i *){0}), _mm_set1_epi8(1))",
     "store.f32": "_mm512_storeu_ps({0}, {1});",
     "load_first.f32": "_mm512_maskz_loadu_ps({bits}, {0})",
     "store_first.f32": "_mm512_mask_storeu_ps({0}, {bits}, {1});",

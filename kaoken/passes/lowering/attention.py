@@ -1,12 +1,15 @@
 """Attention by row blocks: a slab of scores that stays in cache, exact softmax, no rescaling.
 
     parallel bh:                              # batch and head
+      addend[j] = 0, the mask's addend, or -inf for keys that are hidden or beyond the last
       kt[j0, d, j1] = k[j, d]                 # keys in panels, lanes over keys
-      bias[j] = 0, the mask's addend, or -inf for keys that are hidden or beyond the last
       parallel i in blocks of R rows:
-        s[i, j] = sum over d of q[i, d] * kt[j, d] * scale + bias[j]
+        s[i, j] = sum over d of q[i, d] * kt[j, d] * scale + addend[j]
         s[i, :] = exp(s[i, :] - max);  inverse[i] = 1 / sum
         o[i, e] = sum over j of s[i, j] * v[j, e] * inverse[i]
+
+Keys that none of a block's queries sees, at the beginning or the end, are passed over
+(`attention_masks.py`).
 
 With bf16 products all factors are rounded to bf16 first: queries a block at a time, keys and values
 a head at a time, exponentials as they are computed. Sums stay f32.
@@ -18,7 +21,7 @@ and `panel(P)` the keys of a panel.
 from __future__ import annotations
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import MemRefType, f32, i1
+from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 
@@ -26,12 +29,11 @@ from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.passes.lowering.attention_factors import Bf16Factors, Factors, FloatFactors, Head
+from kaoken.passes.lowering.attention_masks import Keys, Masks
 from kaoken.passes.lowering.attention_plan import Plan, plan_attention
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.rows import LOWEST
-
-MINUS_INFINITY = float("-inf")
 
 
 def lower_attention(op: AttentionOp, kernel: Kernel) -> None:
@@ -53,23 +55,24 @@ def _times(kernel: Kernel, batch: Dim, heads: int) -> Index | Extent:
 
 def _head(p: Plan, b: SSAValue, h: SSAValue) -> None:
     n = p.n
-    bias = n.alloc(MemRefType(f32, [p.stride]), "bias")
     scores = n.alloc(MemRefType(f32, [p.rows, p.stride]), "s")
     inverse = n.alloc(MemRefType(f32, [p.rows]), "inverse")
     group = p.op.heads // p.op.kv_heads
     kv_head = n.affine(lambda h: h // group, h) if group > 1 else h
     at = Head(n.multiply_index(b, p.queries), n.multiply_index(b, p.keys), h, kv_head)
+    masks = Masks(p, b, h)
+    masks.start_head()
     factors = (Bf16Factors if p.op.bf16_products else FloatFactors)(p, at, scores)
-    factors.pack()
-    _key_bias(p, b, bias)
+    factors.pack(masks.keys)
     with n.parallel("i", p.queries, step=p.rows) as i:
         rows = _rows_left(i, p.queries, p.rows)
         first = n.add_index(at.query_row, i)
         factors.start_block(first, rows)
-        _scores(p, factors, first, rows, bias, scores)
-        _full_mask(p, (b, h, i), rows, scores)
-        _softmax(p, factors, rows, scores, inverse)
-        _output(p, factors, first, rows, inverse)
+        keys = masks.start_block(i, rows)
+        _scores(p, factors, masks, first, rows, keys)
+        masks.hide_unseen(i, rows, keys, scores)
+        _softmax(p, factors, rows, keys, inverse)
+        _output(p, factors, first, rows, keys, inverse)
 
 
 def _rows_left(i: SSAValue, total: Index, block: int) -> Extent:
@@ -83,38 +86,12 @@ def _rows_left(i: SSAValue, total: Index, block: int) -> Extent:
     return Extent(AffineMap(1, 1, (size, AffineExpr.symbol(0) - start)), (i, total))
 
 
-def _key_bias(p: Plan, b: SSAValue, bias: SSAValue) -> None:
-    n = p.n
-    hidden = n.constant(MINUS_INFINITY, f32)
-    with n.parallel("j", p.panels) as j0, n.parallel("lane", p.panel) as j1:
-        n.store(hidden, bias, n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1))
-    with n.parallel("j", p.keys) as j:
-        addend = n.constant(0.0, f32)
-        if p.has_key_mask:
-            addend = _mask_addend(p, (b, 0, 0, j))
-        n.store(addend, bias, j)
-
-
-def _mask_addend(p: Plan, at: tuple[Index, Index, Index, Index]) -> SSAValue:
-    n, mask = p.n, p.mask
-    assert mask is not None
-    assert p.op.mask is not None
-    one = Dim.of(1)
-    indices = [0 if d == one else i for d, i in zip(p.mask_shape, at, strict=True)]
-    rank = tensor_type(p.op.mask).get_num_dims()
-    value = n.load(mask, *indices[4 - rank :])
-    if value.type != i1:
-        return value
-    seen, hidden = n.constant(0.0, f32), n.constant(MINUS_INFINITY, f32)
-    return n.insert(arith.SelectOp(value, seen, hidden))
-
-
 def _scores(
-    p: Plan, factors: Factors, first: Index, rows: Extent, bias: SSAValue, scores: SSAValue
+    p: Plan, factors: Factors, masks: Masks, first: Index, rows: Extent, keys: Keys
 ) -> None:
     n = p.n
     scale = p.op.scale.value.data
-    with n.parallel("j0", p.panels) as j0, n.parallel("i_in", rows) as i:
+    with n.parallel("j0", keys.steps(p.panel)) as j0, n.parallel("i_in", rows) as i:
         row = n.add_index(first, i)
         with n.parallel("j1", p.panel) as j1:
             score = n.fold(
@@ -128,37 +105,18 @@ def _scores(
             if scale != 1.0:
                 score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
-            n.store(n.insert(arith.AddfOp(score, n.load(bias, j))), scores, i, j)
+            n.store(masks.add(score, i, j), factors.scores, i, j)
 
 
-def _full_mask(
-    p: Plan, at: tuple[SSAValue, SSAValue, SSAValue], rows: Extent, scores: SSAValue
-) -> None:
-    """Masks that differ from query to query, and causality, element by element."""
-    n, (b, h, block) = p.n, at
-    if p.op.causal.value.data:
-        ahead = n.insert(arith.SubiOp(n.index(p.keys), n.index(p.queries)))
-        with n.parallel("row", rows) as i, n.parallel("j", p.keys) as j:
-            last = n.add_index(n.add_index(ahead, block), i)
-            visible = n.insert(arith.CmpiOp(j, n.index(last), "sle"))
-            hidden = n.constant(MINUS_INFINITY, f32)
-            value = n.insert(arith.SelectOp(visible, n.load(scores, i, j), hidden))
-            n.store(value, scores, i, j)
-    if p.mask is not None and not p.has_key_mask:
-        with n.parallel("row", rows) as i, n.parallel("j", p.keys) as j:
-            addend = _mask_addend(p, (b, h, n.add_index(block, i), j))
-            n.store(n.insert(arith.AddfOp(n.load(scores, i, j), addend)), scores, i, j)
-
-
-def _softmax(p: Plan, factors: Factors, rows: Extent, scores: SSAValue, inverse: SSAValue) -> None:
+def _softmax(p: Plan, factors: Factors, rows: Extent, keys: Keys, inverse: SSAValue) -> None:
     """Exponentials, and one over their sum; a row without a visible key sums to 0."""
-    n = p.n
+    n, scores = p.n, factors.scores
 
     def over_keys(init: float, body) -> SSAValue:
         def panel(j0: SSAValue, acc: SSAValue) -> SSAValue:
             return n.fold("j1", p.panel, acc, lambda j1, acc: body(j0, j1, acc))
 
-        return n.fold("j0", p.panels, n.constant(init, f32), panel)
+        return n.fold("j0", keys.steps(p.panel), n.constant(init, f32), panel)
 
     def at(j0: SSAValue, j1: SSAValue) -> SSAValue:
         return n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
@@ -183,7 +141,9 @@ def _softmax(p: Plan, factors: Factors, rows: Extent, scores: SSAValue, inverse:
         n.store(n.insert(arith.SelectOp(positive, quotient, zero)), inverse, i)
 
 
-def _output(p: Plan, factors: Factors, first: Index, rows: Extent, inverse: SSAValue) -> None:
+def _output(
+    p: Plan, factors: Factors, first: Index, rows: Extent, keys: Keys, inverse: SSAValue
+) -> None:
     n, size, head = p.n, p.value_size, factors.at.head
     block = p.panel if size % p.panel == 0 else size
     with n.parallel("e0", size // block) as e0, n.parallel("i_in", rows) as i:
@@ -192,7 +152,7 @@ def _output(p: Plan, factors: Factors, first: Index, rows: Extent, inverse: SSAV
             column = n.affine(lambda e0, e1: e0 * block + e1, e0, e1)
             total = n.fold(
                 "j",
-                factors.steps,
+                keys.steps(factors.keys_a_step),
                 n.constant(0.0, f32),
                 lambda j, acc: factors.multiply(
                     factors.probability(i, j), factors.value(j, column), acc

@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import MemRefType, bf16, f32, i32
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp, ViewOp
+from kaoken.passes.lowering.attention_masks import Keys
 from kaoken.passes.lowering.attention_plan import Plan
 from kaoken.passes.lowering.nest import Extent, Index
 
@@ -36,13 +37,11 @@ class Factors:
         """Steps of the sum over a head's numbers."""
         return self.plan.head_size
 
-    @property
-    def steps(self) -> Index | Extent:
-        """Steps of the sum over keys."""
-        return self.plan.keys
+    keys_a_step = 1
+    """How many keys a step of the sum over keys takes."""
 
-    def pack(self) -> None:
-        """Before the first block of a head: bring keys, and maybe values, into shape."""
+    def pack(self, keys: Keys) -> None:
+        """Before the first block of a head: bring its keys, and maybe values, into shape."""
         raise NotImplementedError
 
     def start_block(self, first: Index, rows: Extent) -> None:
@@ -87,10 +86,10 @@ class Factors:
 class FloatFactors(Factors):
     """f32: queries and values where they are, keys in panels, exponentials over the scores."""
 
-    def pack(self) -> None:
+    def pack(self, keys: Keys) -> None:
         n, p = self.n, self.plan
         self.kt = n.alloc(MemRefType(f32, [self.panels, p.head_size, p.panel]), "kt")
-        with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
+        with n.parallel("p0", keys.steps(p.panel)) as j0, n.parallel("p1", p.panel) as j1:
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
             with n.parallel("d", p.head_size) as d:
                 n.store(self.key_at(j, d), self.kt, j0, d, j1)
@@ -124,11 +123,9 @@ class Bf16Factors(Factors):
     def depth(self) -> int:
         return self.plan.head_size // 2
 
-    @property
-    def steps(self) -> Index | Extent:
-        return Extent.of(self.plan.keys).ceildiv(2)
+    keys_a_step = 2
 
-    def pack(self) -> None:
+    def pack(self, keys: Keys) -> None:
         p, half = self.plan, self.plan.head_size // 2
         kt, self.kt = self._words([self.panels, half, p.panel], "kt")
         vt, self.vt = self._words([p.stride // 2, p.value_size], "vt")
@@ -136,8 +133,8 @@ class Bf16Factors(Factors):
         self.flat_q = self._flat(q16, p.head_size)
         p16, self.p = self._words([p.rows, p.stride // 2], "p16")
         self.flat_p = self._flat(p16, p.stride)
-        self._pack_keys(kt, half)
-        self._pack_values(vt)
+        self._pack_keys(keys, kt, half)
+        self._pack_values(keys, vt)
 
     def _words(self, shape: list[int], name: str) -> tuple[SSAValue, SSAValue]:
         """Memory for words, as pairs of bf16 and as i32."""
@@ -146,18 +143,18 @@ class Bf16Factors(Factors):
         words.name_hint = f"{name}_words"
         return pairs, words
 
-    def _pack_keys(self, kt: SSAValue, half: int) -> None:
+    def _pack_keys(self, keys: Keys, kt: SSAValue, half: int) -> None:
         n, p = self.n, self.plan
-        with n.parallel("p0", p.panels) as j0, n.parallel("p1", p.panel) as j1:
+        with n.parallel("p0", keys.steps(p.panel)) as j0, n.parallel("p1", p.panel) as j1:
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
             with n.parallel("d", half) as d, n.parallel("half", 2) as part:
                 number = n.affine(lambda d, part: d * 2 + part, d, part)
                 self._store(self.key_at(j, number), kt, j0, d, j1, part)
 
-    def _pack_values(self, vt: SSAValue) -> None:
+    def _pack_values(self, keys: Keys, vt: SSAValue) -> None:
         n, p, (v, offset) = self.n, self.plan, self.plan.v
         last = n.add_index(p.keys, -1)
-        with n.parallel("p0", self.steps) as j, n.parallel("half", 2) as part:
+        with n.parallel("p0", keys.steps(self.keys_a_step)) as j, n.parallel("half", 2) as part:
             key = n.affine(lambda j, part: j * 2 + part, j, part)
             row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(key, n.index(last))))
             with n.parallel("e", p.value_size) as e:

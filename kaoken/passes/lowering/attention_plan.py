@@ -12,7 +12,7 @@ from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import SliceOp
 from kaoken.passes.lowering.kernel import Kernel
-from kaoken.passes.lowering.nest import Extent, Index
+from kaoken.passes.lowering.nest import Index
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,6 @@ class Plan:
     @property
     def value_size(self) -> int:
         return tensor_type(self.op.value).get_shape()[-1] // self.op.kv_heads
-
-    @property
-    def panels(self) -> Extent:
-        return Extent.of(self.keys).ceildiv(self.panel)
 
     @property
     def stride(self) -> int:

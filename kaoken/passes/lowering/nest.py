@@ -18,13 +18,27 @@ from xdsl.dialects.builtin import (
     MemRefType,
     StringAttr,
 )
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
-from xdsl.ir.affine import AffineExpr, AffineMap
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir.affine import (
+    AffineBinaryOpExpr,
+    AffineBinaryOpKind,
+    AffineConstantExpr,
+    AffineDimExpr,
+    AffineExpr,
+    AffineMap,
+)
 from xdsl.rewriter import InsertPoint
 
 from kaoken.dialect import kaoken_loop
 
 Index = int | SSAValue
+
+_ARITHMETIC = {
+    AffineBinaryOpKind.Mul: arith.MuliOp,
+    AffineBinaryOpKind.FloorDiv: arith.FloorDivSIOp,
+    AffineBinaryOpKind.CeilDiv: arith.CeilDivSIOp,
+    AffineBinaryOpKind.Mod: arith.RemSIOp,
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +65,35 @@ class Extent:
 
     def ceildiv(self, divisor: int) -> Extent:
         """The number of blocks of `divisor` that cover this extent."""
+        return self._each(lambda e: e.ceil_div(divisor), lambda n: -(-n // divisor))
+
+    def floordiv(self, divisor: int) -> Extent:
+        """The number of whole blocks of `divisor` in this extent."""
+        return self._each(lambda e: e // divisor, lambda n: n // divisor)
+
+    def rest(self, divisor: int) -> Extent:
+        """What whole blocks of `divisor` leave of this extent, which must have one bound."""
+        assert len(self.map.results) == 1
+        return self._each(lambda e: e % divisor, lambda n: n % divisor)
+
+    def _each(
+        self, affine_form: Callable[[AffineExpr], AffineExpr], number: Callable[[int], int]
+    ) -> Extent:
         if self.constant is not None:
-            return Extent.of(-(-self.constant // divisor))
-        results = tuple(e.ceil_div(divisor) for e in self.map.results)
+            return Extent.of(number(self.constant))
+        results = tuple(map(affine_form, self.map.results))
         return Extent(AffineMap(self.map.num_dims, self.map.num_symbols, results), self.operands)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The bounds first .. last of a loop, known only when it is reached: it is an `scf.for`."""
+
+    first: SSAValue
+    last: SSAValue
+
+
+Bounds = Index | Extent | Span
 
 
 class Nest:
@@ -69,46 +108,64 @@ class Nest:
         return op.results[0]
 
     @contextmanager
-    def parallel(self, name: str, size: Index | Extent, step: int = 1) -> Iterator[SSAValue]:
-        """A loop over 0 .. size whose iterations are independent."""
+    def parallel(self, name: str, bounds: Bounds, step: int = 1) -> Iterator[SSAValue]:
+        """A loop over 0 .. size, or over a span, whose iterations are independent."""
         block = Block(arg_types=[IndexType()])
-        loop = _for(Extent.of(size), [], block, step)
-        _mark(loop, name, kaoken_loop.PARALLEL)
         block.args[0].name_hint = name
-        self.builder.insert(loop)
+        self._loop(name, kaoken_loop.PARALLEL, bounds, [], block, step)
         with self._inside(block):
             yield block.args[0]
-            self.builder.insert(affine.YieldOp.get())
+            self._yield(bounds, [])
 
     def reduce(
         self,
         name: str,
-        size: Index | Extent,
+        bounds: Bounds,
         inits: Sequence[SSAValue],
         body: Callable[[SSAValue, list[SSAValue]], Sequence[SSAValue]],
     ) -> list[SSAValue]:
         """A loop that carries values; `body` takes the index and them, and gives the next ones."""
         block = Block(arg_types=[IndexType(), *(v.type for v in inits)])
-        loop = _for(Extent.of(size), inits, block, 1)
-        _mark(loop, name, kaoken_loop.REDUCTION)
         block.args[0].name_hint = name
         for arg in block.args[1:]:
             arg.name_hint = "acc"
-        self.builder.insert(loop)
+        loop = self._loop(name, kaoken_loop.REDUCTION, bounds, inits, block, 1)
         with self._inside(block):
-            results = body(block.args[0], list(block.args[1:]))
-            self.builder.insert(affine.YieldOp.get(*results))
+            self._yield(bounds, body(block.args[0], list(block.args[1:])))
         return list(loop.results)
 
     def fold(
         self,
         name: str,
-        size: Index | Extent,
+        bounds: Bounds,
         init: SSAValue,
         body: Callable[[SSAValue, SSAValue], SSAValue],
     ) -> SSAValue:
         """`reduce` of one value."""
-        return self.reduce(name, size, [init], lambda i, acc: [body(i, acc[0])])[0]
+        return self.reduce(name, bounds, [init], lambda i, acc: [body(i, acc[0])])[0]
+
+    def _loop(
+        self,
+        name: str,
+        kind: StringAttr,
+        bounds: Bounds,
+        inits: Sequence[SSAValue],
+        block: Block,
+        step: int,
+    ) -> Operation:
+        if isinstance(bounds, Span):
+            region = Region(block)
+            loop = scf.ForOp(bounds.first, bounds.last, self.index(step), inits, region)
+        else:
+            loop = _for(Extent.of(bounds), inits, block, step)
+        loop.attributes[kaoken_loop.NAME] = StringAttr(name)
+        loop.attributes[kaoken_loop.KIND] = kind
+        self.builder.insert(loop)
+        return loop
+
+    def _yield(self, bounds: Bounds, values: Sequence[SSAValue]) -> None:
+        is_span = isinstance(bounds, Span)
+        self.builder.insert(scf.YieldOp(*values) if is_span else affine.YieldOp.get(*values))
 
     @contextmanager
     def when(self, condition: SSAValue) -> Iterator[None]:
@@ -140,14 +197,34 @@ class Nest:
         return self.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(value)))
 
     def affine(self, function: Callable[..., AffineExpr], *operands: Index) -> SSAValue:
-        """An index that is an affine function of others; numbers among them are folded in."""
+        """An index that is an affine function of others; numbers among them are folded in.
+
+        It is an `affine.apply`, or where that must not read an operand, arithmetic.
+        """
         values = [v for v in operands if isinstance(v, SSAValue)]
         dims = iter(AffineExpr.dimension(i) for i in range(len(values)))
         arguments = [
             next(dims) if isinstance(v, SSAValue) else AffineExpr.constant(v) for v in operands
         ]
-        result = AffineMap(len(values), 0, (function(*arguments),))
-        return self.insert(affine.ApplyOp(values, AffineMapAttr(result)))
+        expression = function(*arguments)
+        if not all(map(_may_be_dimension, values)):
+            return self.index(self._arithmetic(expression, values))
+        map_ = AffineMapAttr(AffineMap(len(values), 0, (expression,)))
+        return self.insert(affine.ApplyOp(values, map_))
+
+    def _arithmetic(self, expression: AffineExpr, values: list[SSAValue]) -> Index:
+        match expression:
+            case AffineConstantExpr():
+                return expression.value
+            case AffineDimExpr():
+                return values[expression.position]
+            case AffineBinaryOpExpr():
+                a = self._arithmetic(expression.lhs, values)
+                b = self._arithmetic(expression.rhs, values)
+                if expression.kind is AffineBinaryOpKind.Add:
+                    return self.add_index(a, b)
+                return self.insert(_ARITHMETIC[expression.kind](self.index(a), self.index(b)))
+        raise ValueError(f"no arithmetic for {expression}")
 
     def add_index(self, a: Index, b: Index) -> Index:
         """The sum of two indices, folded where both are numbers."""
@@ -193,6 +270,8 @@ def _for(size: Extent, inits: Sequence[SSAValue], block: Block, step: int) -> af
     )
 
 
-def _mark(loop: affine.ForOp, name: str, kind: StringAttr) -> None:
-    loop.attributes[kaoken_loop.NAME] = StringAttr(name)
-    loop.attributes[kaoken_loop.KIND] = kind
+def _may_be_dimension(value: SSAValue) -> bool:
+    """Whether MLIR lets affine ops read an index: what a span's loop counts, it does not."""
+    if isinstance(value, BlockArgument):
+        return not isinstance(value.owner.parent_op(), scf.ForOp)
+    return isinstance(value.owner, affine.ApplyOp | arith.ConstantOp)

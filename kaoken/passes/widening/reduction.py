@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xdsl.dialects import affine, arith, math, vector
+from xdsl.dialects import affine, arith, math, scf, vector
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     Float32Type,
     IndexType,
     VectorType,
 )
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
 from kaoken.passes.loops import constant_trip_count, induction_variable, is_reduction
 from kaoken.passes.widening.parallel import splice_before
-from kaoken.passes.widening.values import CannotWiden, Widener, erase_block
+from kaoken.passes.widening.values import CannotWiden, Widener, erase_block, inits_of
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def _combiner(loop: affine.ForOp, position: int) -> Combiner:
     return _COMBINERS[type(op)]
 
 
-def _passing_on(loop: affine.ForOp) -> affine.ForOp | None:
+def _passing_on(loop: affine.ForOp) -> affine.ForOp | scf.ForOp | None:
     """The reduction loop around, when all it does is to carry this one's values."""
     outer = loop.parent_op()
-    if not isinstance(outer, affine.ForOp) or not is_reduction(outer):
+    if not isinstance(outer, affine.ForOp | scf.ForOp) or not is_reduction(outer):
         return None
     last = outer.body.block.last_op
     assert last is not None
@@ -96,7 +96,7 @@ def _passing_on(loop: affine.ForOp) -> affine.ForOp | None:
 @dataclass
 class _Reduction:
     loop: affine.ForOp
-    outer: affine.ForOp | None
+    outer: affine.ForOp | scf.ForOp | None
     extent: int
     combiners: list[Combiner]
 
@@ -111,11 +111,11 @@ class _Reduction:
             partial = self._around(self.outer, widener, partial)
         return [
             self._combine(widener, c, init, value)
-            for c, init, value in zip(self.combiners, top.inits, partial, strict=True)
+            for c, init, value in zip(self.combiners, inits_of(top), partial, strict=True)
         ]
 
     def _around(
-        self, outer: affine.ForOp, widener: Widener, partial: list[SSAValue]
+        self, outer: affine.ForOp | scf.ForOp, widener: Widener, partial: list[SSAValue]
     ) -> list[SSAValue]:
         """The outer loop, carrying vectors."""
         body = Block(arg_types=[IndexType(), *(v.type for v in partial)])
@@ -130,19 +130,7 @@ class _Reduction:
         except CannotWiden:
             erase_block(body)
             raise
-        own.builder.insert(affine.YieldOp.get(*results))
-        loop = affine.ForOp.from_region(
-            list(outer.lowerBoundOperands),
-            list(outer.upperBoundOperands),
-            partial,
-            [v.type for v in partial],
-            outer.lowerBoundMap,
-            outer.upperBoundMap,
-            Region(body),
-            outer.step.value.data,
-        )
-        loop.attributes.update(outer.attributes)
-        widener.builder.insert(loop)
+        loop = widener.loop_like(outer, partial, body, results)
         return list(loop.results)
 
     def _lanes(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
-from xdsl.dialects import affine, arith, math, memref, vector
+from xdsl.dialects import affine, arith, math, memref, scf, vector
+from xdsl.dialects.arith import CMPF_COMPARISON_OPERATIONS, CMPI_COMPARISON_OPERATIONS
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     ArrayAttr,
@@ -19,6 +21,8 @@ from xdsl.dialects.builtin import (
     IntegerType,
     MemRefType,
     VectorType,
+    i1,
+    i32,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import (
@@ -32,23 +36,18 @@ from xdsl.ir.affine import (
 )
 from xdsl.rewriter import InsertPoint
 
+from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, SelectOp, StepOp
+
 _LANE_INTEGERS = (1, 8, 32)
 """Widths of integers that vectors may hold."""
 _LANE_FLOATS = (Float32Type, BFloat16Type)
 
 _SCALAR_ONLY = (
     arith.IndexCastOp,
-    arith.CmpfOp,
-    arith.CmpiOp,
-    arith.SelectOp,
-    arith.SIToFPOp,
-    arith.UIToFPOp,
     arith.FPToSIOp,
-    arith.ExtUIOp,
-    arith.ExtSIOp,
     arith.TruncIOp,
 )
-"""What xDSL 0.74 verifies on scalars alone."""
+"""What xDSL 0.74 verifies on scalars alone and kaoken_loop has no vector form of."""
 
 
 class CannotWiden(Exception):
@@ -100,7 +99,7 @@ class Widener:
 
     def widen(self, op: Operation) -> None:
         match op:
-            case affine.ForOp():
+            case affine.ForOp() | scf.ForOp():
                 self._loop(op)
             case memref.LoadOp():
                 self._load(op)
@@ -126,9 +125,10 @@ class Widener:
 
     def vector(self, value: SSAValue) -> SSAValue:
         """The new value as a vector of the full shape."""
+        if isinstance(value.type, IndexType):
+            form = self.form(value)
+            return self.insert(StepOp(form.base, form.strides, self.shape))
         new = self.values.get(value, value)
-        if value in self.forms:
-            new = self.scalar(value)
         if isinstance(new.type, VectorType):
             return new
         type_ = self.vector_type(new.type)
@@ -147,10 +147,7 @@ class Widener:
     def _splat(self, constant: arith.ConstantOp, type_: VectorType[Attribute]) -> SSAValue:
         value = constant.value
         assert isinstance(value, FloatAttr | IntegerAttr)
-        number = value.value.data
-        return self.insert(
-            arith.ConstantOp(DenseIntOrFPElementsAttr.from_list(type_, [number]))  # pyright: ignore
-        )
+        return self.insert(_splat(value.value.data, type_))
 
     def is_varying(self, value: SSAValue) -> bool:
         if value in self.forms:
@@ -164,23 +161,59 @@ class Widener:
         if not any(map(self.is_varying, op.operands)):
             self._clone(op)
             return
-        if isinstance(op, _SCALAR_ONLY):
-            raise CannotWiden(op.name)
-        operands = [self.vector(v) for v in op.operands]
-        types = [self.vector_type(r.type) for r in op.results]
-        if isinstance(op, math.FmaOp):
-            wide: Operation = vector.FMAOp.build(operands=operands, result_types=types)
-        else:
-            wide = type(op).create(
-                operands=operands,
-                result_types=types,
-                properties=op.properties,
-                attributes=op.attributes,
-            )
+        wide = self._wide(op)
         self.builder.insert(wide)
         for old, new in zip(op.results, wide.results, strict=True):
             self.values[old] = new
             new.name_hint = old.name_hint
+
+    def _wide(self, op: Operation) -> Operation:
+        """The op on vectors; where xDSL verifies scalars alone, another that means the same."""
+        match op:
+            case arith.SelectOp() if not self.is_varying(op.cond):
+                lhs, rhs = self.vector(op.lhs), self.vector(op.rhs)
+                return arith.SelectOp(self.scalar(op.cond), lhs, rhs)
+            case arith.IndexCastOp() if op.result.type == i32:
+                form = self.form(op.input)
+                return StepOp(form.base, form.strides, self.shape)
+            case _ if isinstance(op, _SCALAR_ONLY):
+                raise CannotWiden(op.name)
+            case _:
+                operands = [self.vector(v) for v in op.operands]
+                types = [self.vector_type(r.type) for r in op.results]
+                return self._on_vectors(op, operands, types)
+
+    def _on_vectors(
+        self, op: Operation, operands: list[SSAValue], types: list[VectorType[Attribute]]
+    ) -> Operation:
+        match op:
+            case math.FmaOp():
+                return vector.FMAOp.build(operands=operands, result_types=types)
+            case arith.CmpfOp():
+                return CompareOp(CMPF_COMPARISON_OPERATIONS[op.predicate.value.data], *operands)
+            case arith.CmpiOp():
+                return CompareOp(CMPI_COMPARISON_OPERATIONS[op.predicate.value.data], *operands)
+            case arith.SelectOp():
+                return SelectOp(*operands)
+            case arith.ExtUIOp() | arith.UIToFPOp() | arith.ExtSIOp() | arith.SIToFPOp():
+                return self._converted(op, operands[0], types[0])
+            case _:
+                return type(op).create(
+                    operands=operands,
+                    result_types=types,
+                    properties=op.properties,
+                    attributes=op.attributes,
+                )
+
+    def _converted(self, op: Operation, value: SSAValue, type_: VectorType[Attribute]) -> Operation:
+        """A conversion from an integer; that of a truth value chooses between two numbers."""
+        signed = isinstance(op, arith.ExtSIOp | arith.SIToFPOp)
+        if op.operands[0].type == i1:
+            one, zero = (self.insert(_splat(n, type_)) for n in (-1 if signed else 1, 0))
+            return SelectOp(value, one, zero)
+        if not signed:
+            raise CannotWiden(op.name)
+        return ConvertOp(value, type_)
 
     def _clone(self, op: Operation) -> None:
         copy = op.clone()
@@ -269,9 +302,9 @@ class Widener:
             raise CannotWiden("two lanes along one dimension")
         return [f.base for f in forms], AffineMap(len(indices), 0, tuple(results))
 
-    def _loop(self, op: affine.ForOp) -> None:
+    def _loop(self, op: affine.ForOp | scf.ForOp) -> None:
         """A loop inside: what it carries becomes vectors."""
-        inits = [self.vector(v) for v in op.inits]
+        inits = [self.vector(v) for v in inits_of(op)]
         body = Block(arg_types=[IndexType(), *(v.type for v in inits)])
         for new, old in zip(body.args, op.body.block.args, strict=True):
             new.name_hint = old.name_hint
@@ -280,23 +313,48 @@ class Widener:
         *ops, last = op.body.block.ops
         try:
             inner.body(ops)
-            inner.builder.insert(affine.YieldOp.get(*map(inner.vector, last.operands)))
+            results = [inner.vector(v) for v in last.operands]
+            loop = self.loop_like(op, inits, body, results)
         except CannotWiden:
             erase_block(body)
             raise
-        loop = affine.ForOp.from_region(
-            [self.scalar(v) for v in op.lowerBoundOperands],
-            [self.scalar(v) for v in op.upperBoundOperands],
-            inits,
-            [v.type for v in inits],
-            op.lowerBoundMap,
-            op.upperBoundMap,
-            Region(body),
-            op.step.value.data,
-        )
+        self.values.update(zip(op.results, loop.results, strict=True))
+
+    def loop_like(
+        self,
+        op: affine.ForOp | scf.ForOp,
+        inits: list[SSAValue],
+        body: Block,
+        results: list[SSAValue],
+    ) -> affine.ForOp | scf.ForOp:
+        """A loop with the bounds of another around a new body, which gives `results`."""
+        end = Builder(InsertPoint.at_end(body))
+        bounds = [self.scalar(v) for v in op.operands[: len(op.operands) - len(inits)]]
+        if isinstance(op, scf.ForOp):
+            end.insert(scf.YieldOp(*results))
+            low, high, step = bounds
+            loop = scf.ForOp(low, high, step, inits, Region(body))
+        else:
+            end.insert(affine.YieldOp.get(*results))
+            lower = len(op.lowerBoundOperands)
+            loop = affine.ForOp.from_region(
+                bounds[:lower],
+                bounds[lower:],
+                inits,
+                [v.type for v in inits],
+                op.lowerBoundMap,
+                op.upperBoundMap,
+                Region(body),
+                op.step.value.data,
+            )
         loop.attributes.update(op.attributes)
         self.builder.insert(loop)
-        self.values.update(zip(op.results, loop.results, strict=True))
+        return loop
+
+
+def inits_of(loop: affine.ForOp | scf.ForOp) -> Sequence[SSAValue]:
+    """What a loop carries, at its start."""
+    return loop.inits if isinstance(loop, affine.ForOp) else loop.iter_args
 
 
 def erase_block(block: Block) -> None:
@@ -315,6 +373,10 @@ def _without_zeros(map_: AffineMap, is_zero: list[bool]) -> AffineMap:
     dims, symbols = new[: map_.num_dims], new[map_.num_dims :]
     left = len(is_zero) - sum(is_zero)
     return map_.replace_dims_and_symbols(dims, symbols, left, 0)
+
+
+def _splat(number: float, type_: VectorType[Attribute]) -> arith.ConstantOp:
+    return arith.ConstantOp(DenseIntOrFPElementsAttr.from_list(type_, [number]))  # pyright: ignore
 
 
 def _zero(element: Attribute) -> FloatAttr | IntegerAttr:

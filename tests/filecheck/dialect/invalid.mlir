@@ -208,3 +208,27 @@ func.func @main(%x: tensor<1x2x8xf32>) {
   func.return
 }
 // CHECK: a window belongs to causal attention
+
+// -----
+
+func.func @main(%x: vector<4xf32>) {
+  %0 = kaoken_loop.compare "sle" %x, %x : vector<4xf32> -> vector<4xi1>
+  func.return
+}
+// CHECK: unknown predicate sle for vector<4xf32>
+
+// -----
+
+func.func @main(%x: vector<4xf32>, %c: vector<2xi1>) {
+  %0 = kaoken_loop.select %c, %x, %x : vector<2xi1>, vector<4xf32>
+  func.return
+}
+// CHECK: vector<2xi1> chooses between vector<4xf32>
+
+// -----
+
+func.func @main(%i: index) {
+  %0 = kaoken_loop.step %i {strides = array<i64: 1>} : vector<2x4xi32>
+  func.return
+}
+// CHECK: 1 strides do not give vector<2x4xi32>

@@ -25,3 +25,16 @@ func.func @pointers(%arena: memref<?xi8>, %at: index, %team: !kaoken_loop.team, 
 // CHECK-NEXT: kaoken_loop.prefetch %w[%i, %n, %i] {locality = 2 : i64} : memref<24x384x48xf32>
   func.return
 }
+
+func.func @lanes(%a: vector<4x32xf32>, %i: index) {
+// CHECK-LABEL: func.func @lanes
+  %m = kaoken_loop.compare "ole" %a, %a : vector<4x32xf32> -> vector<4x32xi1>
+// CHECK-NEXT: %m = kaoken_loop.compare "ole" %a, %a : vector<4x32xf32> -> vector<4x32xi1>
+  %s = kaoken_loop.select %m, %a, %a : vector<4x32xi1>, vector<4x32xf32>
+// CHECK-NEXT: %s = kaoken_loop.select %m, %a, %a : vector<4x32xi1>, vector<4x32xf32>
+  %n = kaoken_loop.step %i {strides = array<i64: 1, 0>} : vector<4x32xi32>
+// CHECK-NEXT: %n = kaoken_loop.step %i {strides = array<i64: 1, 0>} : vector<4x32xi32>
+  %f = kaoken_loop.convert %n : vector<4x32xi32> to vector<4x32xf32>
+// CHECK-NEXT: %f = kaoken_loop.convert %n : vector<4x32xi32> to vector<4x32xf32>
+  func.return
+}

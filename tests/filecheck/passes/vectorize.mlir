@@ -77,3 +77,42 @@ func.func @strided(%x: memref<64xf32>, %y: memref<32xf32>) attributes {kaoken.sc
   } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
   return
 }
+
+// Comparisons and choices: loop indices become the numbers of the lanes.
+// CHECK-LABEL: func.func @causal
+// CHECK:      %[[j:.*]] = kaoken_loop.step %{{.*}} {strides = array<i64: 0, 1>} : vector<4x32xi32>
+// CHECK:      %[[i:.*]] = kaoken_loop.step %{{.*}} {strides = array<i64: 1, 0>} : vector<4x32xi32>
+// CHECK-NEXT: %[[seen:.*]] = kaoken_loop.compare "sle" %[[j]], %[[i]] : vector<4x32xi32> -> vector<4x32xi1>
+// CHECK:      kaoken_loop.select %[[seen]], %{{.*}}, %{{.*}} : vector<4x32xi1>, vector<4x32xf32>
+func.func @causal(%s: memref<4x32xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(m, n)>} {
+  affine.for %i = 0 to 4 {
+    affine.for %j = 0 to 32 {
+      %v = memref.load %s[%i, %j] : memref<4x32xf32>
+      %hidden = arith.constant 0xFF800000 : f32
+      %seen = arith.cmpi sle, %j, %i : index
+      %t = arith.select %seen, %v, %hidden : f32
+      memref.store %t, %s[%i, %j] : memref<4x32xf32>
+    } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
+
+// A span that is known only at run time carries vectors as well.
+// CHECK-LABEL: func.func @span
+// CHECK: scf.for %{{.*}} = %first to %last step %{{.*}} iter_args(%{{.*}} = %{{.*}}) -> (vector<32xf32>) {
+// CHECK: vector.reduction <maximumf>
+func.func @span(%x: memref<?x32xf32>, %y: memref<1xf32>, %first: index, %last: index) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n)>} {
+  %start = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %s = scf.for %i = %first to %last step %c1 iter_args(%a = %start) -> (f32) {
+    %r = affine.for %j = 0 to 32 iter_args(%b = %a) -> (f32) {
+      %v = memref.load %x[%i, %j] : memref<?x32xf32>
+      %t = arith.maximumf %b, %v : f32
+      affine.yield %t : f32
+    } {kaoken_loop.name = "n", kaoken_loop.kind = "reduction"}
+    scf.yield %r : f32
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "reduction"}
+  memref.store %s, %y[%c0] : memref<1xf32>
+  return
+}
