@@ -26,6 +26,7 @@ from kaoken.passes.plan_memory import PlanMemoryPass
 from kaoken.passes.prefetch import PrefetchPass
 from kaoken.passes.quantize import QuantizePass
 from kaoken.passes.reorder import ReorderPass
+from kaoken.passes.tensorize import TensorizePass
 from kaoken.passes.tile import TilePass
 from kaoken.passes.unroll import UnrollPass
 from kaoken.passes.vectorize import VectorizePass
@@ -53,6 +54,7 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
         LowerToLoopsPass(),
         TilePass(),
         ReorderPass(),
+        TensorizePass(),
         VectorizePass(),
         PrefetchPass(),
         UnrollPass(),

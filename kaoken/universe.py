@@ -64,6 +64,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("lower-to-loops"),
             _pass("reorder"),
             _pass("tile"),
+            _pass("tensorize"),
             _pass("vectorize"),
             _pass("prefetch"),
             _pass("unroll"),

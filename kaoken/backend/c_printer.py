@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Operation, SSAValue
 
 from kaoken.backend.machine import TargetMachine
+from kaoken.backend.printer.contractions import begin_tiles, end_tiles
 from kaoken.backend.printer.function import (
     FunctionPrinter,
     ModuleState,
@@ -31,7 +32,7 @@ from kaoken.backend.printer.nests import print_nest
 from kaoken.backend.printer.prelude import prelude
 from kaoken.backend.printer.statements import STATEMENTS, note_shape
 from kaoken.backend.printer.types import element_bytes, memref_type, scalar_type
-from kaoken.dialect.kaoken_loop import ViewOp, WeightOp
+from kaoken.dialect.kaoken_loop import ContractOp, ViewOp, WeightOp
 from kaoken.errors import KaokenError
 
 WEIGHT_ALIGNMENT = 64
@@ -191,7 +192,9 @@ class _ModulePrinter:
         for argument, parameter in zip(function.body.block.args, parameters, strict=True):
             if not argument.uses and parameter.name not in p.symbols.values():
                 p.line(f"(void){parameter.name};")
+        begin_tiles(p)
         p.block(function.body.block)
+        end_tiles(p)
         _void_unused_sizes(p)
         return "\n".join([*lines, "{", *p.lines, "}"])
 
@@ -244,6 +247,8 @@ def _written_by(op: Operation, signatures: dict[str, Signature]) -> list[SSAValu
         return [op.base]
     if isinstance(op, memref.CopyOp):
         return [op.destination]
+    if isinstance(op, ContractOp):
+        return [op.target]
     if isinstance(op, func.CallOp) and (callee := signatures.get(op.callee.string_value())):
         return [op.arguments[i] for i in callee.written]
     return []

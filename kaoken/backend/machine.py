@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from kaoken.backend.targets import all_targets
-from kaoken.backend.targets.base import TargetDescription
+from kaoken.backend.targets.base import Feature, MatrixUnit, TargetDescription
 from kaoken.errors import KaokenError
 
 COMMON_FLAGS = (
@@ -68,6 +68,12 @@ class TargetMachine:
         """As `parse` reads it: `x86-64-v4+vnni`."""
         return "+".join((self.description.name, *self.features))
 
+    def runs_here(self) -> bool:
+        """Whether this CPU has all it takes, and the system lets this process use it."""
+        features = (self.description.features[name] for name in self.features)
+        flags = cpu_flags()
+        return _runs(self.description, flags) and all(_has(flags, f) for f in features)
+
     @property
     def vector_bytes(self) -> int:
         return self.description.vector_bytes
@@ -83,6 +89,12 @@ class TargetMachine:
         for feature in self.features:
             entries |= self.description.features[feature].instructions
         return entries
+
+    @property
+    def matrix_unit(self) -> MatrixUnit | None:
+        """The unit that multiplies tiles, where there is one."""
+        units = (self.description.features[feature].matrix_unit for feature in self.features)
+        return next((unit for unit in units if unit is not None), None)
 
     @property
     def lane_count(self) -> int:
@@ -126,12 +138,16 @@ def _native() -> TargetMachine:
     flags = cpu_flags()
     fitting = [t for t in all_targets().values() if _runs(t, flags)]
     best = max(fitting, key=lambda target: target.rank)
-    features = [name for name, f in best.features.items() if flags.issuperset(f.cpu_flags)]
+    features = [name for name, feature in best.features.items() if _has(flags, feature)]
     return _make(best, features, _cache_sizes())
 
 
 def _runs(target: TargetDescription, flags: frozenset[str]) -> bool:
     return target.architecture in ("", platform.machine()) and flags.issuperset(target.cpu_flags)
+
+
+def _has(flags: frozenset[str], feature: Feature) -> bool:
+    return flags.issuperset(feature.cpu_flags) and feature.is_granted()
 
 
 def _make(

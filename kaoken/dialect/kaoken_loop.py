@@ -36,6 +36,7 @@ from xdsl.ir import (
     TypeAttribute,
 )
 from xdsl.irdl import (
+    AttrSizedOperandSegments,
     IRDLOperation,
     ParsePropInAttrDict,
     VarConstraint,
@@ -368,6 +369,75 @@ class StepOp(IRDLOperation):
             raise VerifyException(f"{len(self.strides)} strides do not give {type_}")
 
 
+@irdl_op_definition
+class ContractOp(IRDLOperation):
+    """A product of two matrices of words: what a matrix unit computes.
+
+    With `a` from `lhs` and `b` from `rhs`, matrices that begin at the given indices and lie along
+    the last two dimensions of their memory,
+
+        for i in range(rows): for j in range(columns):
+            target[i, j] = sum of dot(a[i, k], b[k, j]) for k in range(depth)
+
+    in an order of summation that depends on neither `rows` nor i and j. As with `kaoken_loop.dot`,
+    words are of two bf16 or four bytes, sums are f32 or i32. `target` is memory of its own, `rows`
+    at least 1.
+    """
+
+    name = "kaoken_loop.contract"
+
+    kind = prop_def(DotKindAttr)
+    columns = prop_def(IntegerAttr)
+    lhs = operand_def(AnyMemRef)
+    lhs_indices = var_operand_def(IndexType())
+    rhs = operand_def(AnyMemRef)
+    rhs_indices = var_operand_def(IndexType())
+    target = operand_def(AnyMemRef)
+    target_indices = var_operand_def(IndexType())
+    rows = operand_def(IndexType())
+    depth = operand_def(IndexType())
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    assembly_format = (
+        "$kind $lhs `[` $lhs_indices `]` `,` $rhs `[` $rhs_indices `]` `into` $target "
+        "`[` $target_indices `]` `rows` $rows `depth` $depth attr-dict "
+        "`:` type($lhs) `,` type($rhs) `,` type($target)"
+    )
+
+    def __init__(
+        self,
+        kind: DotKind,
+        lhs: tuple[SSAValue, Sequence[SSAValue]],
+        rhs: tuple[SSAValue, Sequence[SSAValue]],
+        target: tuple[SSAValue, Sequence[SSAValue]],
+        sizes: tuple[SSAValue, int, SSAValue],
+    ):
+        rows, columns, depth = sizes
+        super().__init__(
+            operands=[*lhs, *rhs, *target, rows, depth],
+            properties={"kind": DotKindAttr(kind), "columns": IntegerAttr(columns, i64)},
+        )
+
+    def verify_(self) -> None:
+        for memory, indices in (
+            (self.lhs, self.lhs_indices),
+            (self.rhs, self.rhs_indices),
+            (self.target, self.target_indices),
+        ):
+            assert isinstance(memory.type, MemRefType)
+            rank = memory.type.get_num_dims()
+            if rank < 2 or len(indices) != rank:
+                raise VerifyException(f"{memory.type} needs {max(rank, 2)} indices of a matrix")
+        if self.most_rows < 0:
+            raise VerifyException("the target must say how many rows it has")
+
+    @property
+    def most_rows(self) -> int:
+        """The most that `rows` can be: those that the target has."""
+        assert isinstance(self.target.type, MemRefType)
+        return self.target.type.get_shape()[-2]
+
+
 KaokenLoop = Dialect(
     "kaoken_loop",
     [
@@ -383,6 +453,7 @@ KaokenLoop = Dialect(
         CompareOp,
         SelectOp,
         StepOp,
+        ContractOp,
     ],
     [TeamType, TimersType, DotKindAttr],
 )

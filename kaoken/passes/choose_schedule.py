@@ -13,6 +13,7 @@ Directives, as the loop passes read them:
 - `panel(R)`: `bake` packs the weight into panels of R columns; attention packs keys so.
 - `order(a, b, ...)`: nest the loops a, b, ... in this order (`reorder`).
 - `tile(l, T)`: split loop l into blocks of T, `l` over the blocks and `l_in` inside (`tile`).
+- `tensorize(a, b, k)`: leave the sums over k of loops a and b to the matrix unit (`tensorize`).
 - `vectorize(a, b)`: run loops a and b as the dimensions of a vector (`vectorize`).
 - `prefetch(l, D)`: ask for what loop l reads D iterations later (`prefetch`).
 - `unroll(l, F)`: have the C compiler unroll loop l by F.
@@ -30,9 +31,10 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from kaoken.backend.machine import TargetMachine
+from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
-from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
+from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 
 TARGET = "kaoken.target"
@@ -119,6 +121,8 @@ def row_block(k: int, rows: int, machine: TargetMachine) -> int:
 
 
 def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
+    if machine.matrix_unit is not None and tensor_type(op.input).element_type in NARROW:
+        return _tensor_linear(op, machine, machine.matrix_unit)
     rows, width = register_tile(op.n, machine)
     return _directives(
         ("panel", width),
@@ -126,6 +130,20 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
         ("tile", "m_in", rows),
         ("order", "m", "n0", "m_in", "m_in_in", "n1"),
         ("vectorize", "m_in_in", "n1"),
+        ("parallel", "n0"),
+    )
+
+
+def _tensor_linear(op: LinearOp, machine: TargetMachine, unit: MatrixUnit) -> ScheduleAttr:
+    """As many sums as the matrix unit holds; what follows the sums goes row by row."""
+    rows, width = unit.block[0] * unit.rows, unit.block[1] * unit.columns
+    return _directives(
+        ("panel", width),
+        ("tile", "m", row_block(op.k, rows, machine)),
+        ("tile", "m_in", rows),
+        ("order", "m", "n0", "m_in", "m_in_in", "n1"),
+        ("tensorize", "m_in_in", "n1", "k"),
+        ("vectorize", "n1"),
         ("parallel", "n0"),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from xdsl.dialects import affine, arith, func, scf
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Operation, SSAValue
+from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineSymExpr
 
 from kaoken.dialect import kaoken_loop
 from kaoken.dialect.attributes import ScheduleAttr
@@ -68,6 +69,18 @@ def constant_trip_count(loop: affine.ForOp) -> int | None:
     high = min(loop.upperBoundMap.data.eval([], []))
     step = loop.step.value.data
     return max(0, -(-(high - low) // step))
+
+
+def largest_extent(loop: affine.ForOp) -> int | None:
+    """The most iterations of a loop over min(8, what is left), from the number in it."""
+    numbers = [e for e in loop.upperBoundMap.data.results if _is_number(e)]
+    if loop.lowerBoundOperands or not numbers:
+        return None
+    return min(e.eval([], []) for e in numbers)
+
+
+def _is_number(expr: AffineExpr) -> bool:
+    return not any(isinstance(e, AffineDimExpr | AffineSymExpr) for e in expr.dfs())
 
 
 def induction_variable(loop: affine.ForOp) -> SSAValue:

@@ -32,7 +32,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.dialect.attributes import ScheduleAttr
-from kaoken.dialect.kaoken_loop import BarrierOp, NumThreadsOp, TeamType, ThreadIdOp
+from kaoken.dialect.kaoken_loop import BarrierOp, ContractOp, NumThreadsOp, TeamType, ThreadIdOp
 from kaoken.errors import KaokenError
 from kaoken.passes.loops import is_parallel, loop_name, loops_named, sole_inner_loop
 from kaoken.passes.prefetch import PrefetchPass
@@ -135,7 +135,8 @@ def _share(ops: list[Operation], loops: dict[Operation, affine.ForOp], team: SSA
 
 
 def _stores(op: Operation) -> bool:
-    return any(isinstance(o, memref.StoreOp | vector.TransferWriteOp) for o in op.walk())
+    stores = memref.StoreOp | vector.TransferWriteOp | ContractOp
+    return any(isinstance(o, stores) for o in op.walk())
 
 
 def _refusal(function: func.FuncOp, name: str, divided: set[str]) -> str | None:

@@ -28,7 +28,7 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.ir import Block, Operation, Region
-from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap, AffineSymExpr
+from xdsl.ir.affine import AffineMap
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.transforms.common_subexpression_elimination import cse
@@ -38,13 +38,14 @@ from kaoken.passes.loops import (
     constant_trip_count,
     is_parallel,
     is_reduction,
+    largest_extent,
     loop_name,
     loops_named,
     scheduled_functions,
     sole_inner_loop,
 )
-from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.strict import no_loop, settle
+from kaoken.passes.tensorize import TensorizePass
 from kaoken.passes.widening.parallel import widen_parallel
 from kaoken.passes.widening.reduction import widen_reduction
 from kaoken.passes.widening.values import CannotWiden
@@ -60,7 +61,7 @@ class VectorizePass(ModulePass):
     name = "vectorize"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        ReorderPass().apply(ctx, op)
+        TensorizePass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
             for directive in schedule.all("vectorize"):
                 names = [str(name) for name in directive.args]
@@ -93,7 +94,7 @@ def _in_blocks(loop: affine.ForOp) -> str:
 
 
 def _open_extent(loop: affine.ForOp) -> str:
-    most = _largest_extent(loop)
+    most = largest_extent(loop)
     if most is None:
         return f"{loop_name(loop)} has no known extent: tile it first"
     return f"{loop_name(loop)} has up to {most} iterations: {MAX_VERSIONS} at most get own code"
@@ -140,7 +141,7 @@ def _versions(loop: affine.ForOp) -> list[affine.ForOp]:
     """The loop itself when its extent is known, else a copy for each extent that it can have."""
     if constant_trip_count(loop) is not None:
         return [loop]
-    most = _largest_extent(loop)
+    most = largest_extent(loop)
     if most is None or most > MAX_VERSIONS:
         return []
     builder = Builder(InsertPoint.before(loop))
@@ -159,18 +160,6 @@ def _versions(loop: affine.ForOp) -> list[affine.ForOp]:
     builder.insert(switch)
     Rewriter.erase_op(loop)
     return copies
-
-
-def _largest_extent(loop: affine.ForOp) -> int | None:
-    """The number in min(8, what is left)."""
-    numbers = [e for e in loop.upperBoundMap.data.results if _is_number(e)]
-    if loop.lowerBoundOperands or not numbers:
-        return None
-    return min(e.eval([], []) for e in numbers)
-
-
-def _is_number(expr: AffineExpr) -> bool:
-    return not any(isinstance(e, AffineDimExpr | AffineSymExpr) for e in expr.dfs())
 
 
 def _copy_with_extent(loop: affine.ForOp, extent: int) -> affine.ForOp:

@@ -25,6 +25,7 @@ DIRECTIVES: dict[str, tuple[str, ...]] = {
     "panel": (SIZE,),
     "tile": (LOOP, SIZE),
     "order": (LOOPS,),
+    "tensorize": (LOOP, LOOP, LOOP),
     "vectorize": (LOOPS,),
     "prefetch": (LOOP, SIZE),
     "unroll": (LOOP, SIZE),

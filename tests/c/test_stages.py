@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaoken.backend.machine import TargetMachine, cpu_flags
+from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
 from tests.c.stages import compile_stage, run_stage
@@ -17,6 +17,7 @@ STAGES = (
     "lower-to-loops",
     "reorder",
     "tile",
+    "tensorize",
     "vectorize",
     "vectorize,lower-math",
     "vectorize,lower-math,plan-memory",
@@ -91,7 +92,7 @@ def test_prefetching_changes_no_bit(n: int, tmp_path: Path):
 @pytest.mark.parametrize("text", [LINEAR.format(n=50), ATTENTION.replace("CAUSAL", "false")])
 def test_every_target(target: str, text: str, tmp_path: Path):
     machine = TargetMachine.parse(target)
-    if not set(machine.cpu_flags) <= cpu_flags():
+    if not machine.runs_here():
         pytest.skip(f"this CPU does not run {target}")
     symbols = {"rows": 17, "batch": 2, "tokens": 33}
     check(text, STAGES[-2], tmp_path, [symbols], machine)
@@ -117,16 +118,16 @@ def check(
         assert_close(run_module(module, inputs), run_stage(model, inputs), atol)
 
 
-@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16"])
+@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16", "x86-64-v4+amx"])
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 def test_narrow_linear_on_every_target(dtype: str, target: str, tmp_path: Path):
     text = LINEAR.replace("7xf32", "28xf32").replace("rows, 7]", "rows, 28]").format(n=50)
     module = parse_module(text)
     fill_weights(module)
     machine = TargetMachine.parse(target)
-    if not set(machine.cpu_flags) <= cpu_flags():
+    if not machine.runs_here():
         pytest.skip(f"this CPU does not run {target}")
-    choose = f"quantize{{dtype={dtype}}},choose-schedule{{target=\"{target}\"}},bake"
+    choose = f'quantize{{dtype={dtype}}},choose-schedule{{target="{target}"}},bake'
     narrow = apply_passes(module, choose)
     model = compile_stage(apply_passes(narrow, STAGES[-2]), tmp_path / "stage", machine)
     inputs = random_inputs(module, {"rows": 17})
@@ -134,13 +135,13 @@ def test_narrow_linear_on_every_target(dtype: str, target: str, tmp_path: Path):
     assert_close(run_module(narrow, inputs), run_stage(model, inputs), 2e-5)
 
 
-@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16"])
+@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16", "x86-64-v4+amx"])
 @pytest.mark.parametrize("causal", ["false", "true"])
 def test_attention_of_bf16_on_every_target(causal: str, target: str, tmp_path: Path):
     text = ATTENTION.replace("CAUSAL", causal).replace("num_heads = 4", "num_heads = 2")
     text = text.replace("num_kv_heads = 2", "num_kv_heads = 1, bf16_products")
     machine = TargetMachine.parse(target)
-    if not set(machine.cpu_flags) <= cpu_flags():
+    if not machine.runs_here():
         pytest.skip(f"this CPU does not run {target}")
     sizes = [{"batch": 1, "tokens": 1}, {"batch": 3, "tokens": 17}, {"batch": 2, "tokens": 40}]
     # An exponential may round to the other neighbour: one of 40, by 2^-9 of itself.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from kaoken.backend import machine
 from kaoken.backend.machine import TargetMachine, cpu_flags
 from kaoken.backend.targets import all_targets
 from kaoken.errors import KaokenError
 
 
 @pytest.mark.parametrize(
-    "name", ["generic", "x86-64-v3", "x86-64-v4", "x86-64-v4+vnni", "x86-64-v4+vnni+bf16"]
+    "name",
+    ["generic", "x86-64-v3", "x86-64-v4", "x86-64-v4+vnni", "x86-64-v4+vnni+bf16+amx"],
 )
 def test_parse_gives_its_name_back(name: str) -> None:
     assert TargetMachine.parse(name).name == name
@@ -31,15 +35,13 @@ def test_lanes() -> None:
 
 
 def test_unknown_target_lists_the_known() -> None:
-    with pytest.raises(
-        KaokenError, match=r"unknown target 'arm'; known targets: generic, "
-    ):
+    with pytest.raises(KaokenError, match=r"unknown target 'arm'; known targets: generic, "):
         TargetMachine.parse("arm")
 
 
 def test_unknown_feature_lists_the_known() -> None:
-    with pytest.raises(KaokenError, match=r"no feature 'amx'; known features: vnni, bf16"):
-        TargetMachine.parse("x86-64-v4+amx")
+    with pytest.raises(KaokenError, match=r"no feature 'sme'; known features: vnni, bf16, amx"):
+        TargetMachine.parse("x86-64-v4+sme")
 
 
 def test_clang_keeps_whole_registers() -> None:
@@ -56,6 +58,36 @@ def test_native_is_what_this_cpu_runs() -> None:
     assert cpu_flags().issuperset(machine.cpu_flags)
     assert machine.l1_bytes > 0
     assert TargetMachine.parse(machine.name) == machine
+
+
+def test_native_runs_here_and_other_architectures_do_not() -> None:
+    assert TargetMachine.native().runs_here()
+    assert TargetMachine.parse("generic").runs_here()
+    targets = ["x86-64-v3", "aarch64-neon"]
+    assert not all(TargetMachine.parse(name).runs_here() for name in targets)
+
+
+def test_a_feature_that_the_system_withholds_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = all_targets()["x86-64-v4"].features["amx"]
+    assert unit.matrix_unit is not None
+    withheld = replace(unit, cpu_flags=(), is_granted=lambda: False)
+    target = replace(all_targets()["generic"], features={"amx": withheld}, rank=99)
+    monkeypatch.setattr(machine, "all_targets", lambda: {"generic": target})
+    machine._native.cache_clear()
+    try:
+        assert TargetMachine.native().name == "generic"
+        assert TargetMachine.native().matrix_unit is None
+        assert not TargetMachine.parse("generic+amx").runs_here()
+    finally:
+        machine._native.cache_clear()
+
+
+def test_the_matrix_unit_takes_all_its_registers() -> None:
+    unit = TargetMachine.parse("x86-64-v4+amx").matrix_unit
+    assert unit is not None
+    down, across = unit.block
+    assert down * across + down + across == 8
+    assert TargetMachine.parse("x86-64-v4+vnni").matrix_unit is None
 
 
 def test_every_target_describes_itself() -> None:

@@ -7,7 +7,7 @@ import re
 from kaoken.backend.machine import TargetMachine
 from kaoken.backend.printer.types import c_name
 
-_INTRINSIC = re.compile(r"\b(?:_mm\d*_\w+|v\w+q_\w+)\(")
+_INTRINSIC = re.compile(r"\b(?:_mm\d*_\w+|_tile_\w+|v\w+q_\w+)\(")
 _VECTOR = re.compile(r"\bkk_([fiu]\d+|bf16)x(\d+)(_u)?\b")
 _HELPER = re.compile(r"\bkk_(max|min|abs|floordiv|ceildiv|fma)_([fiu]\d+)\b")
 _BITS = re.compile(r"\bkk_bits_([fiu]\d+)_([fiu]\d+)\b")

@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, BlockArgument, Operation, Region, SSAValue
 
+from kaoken.backend.printer.contractions import print_contract
 from kaoken.backend.printer.elements import ELEMENT_OPS, describe
 from kaoken.backend.printer.function import FunctionPrinter
 from kaoken.backend.printer.indexing import dim_text, flatten, least, map_texts
@@ -429,6 +430,7 @@ STATEMENTS: dict[type[Operation], Statement] = {
     kaoken_loop.WeightOp: _weight,
     kaoken_loop.ViewOp: _view,
     kaoken_loop.PrefetchOp: _prefetch,
+    kaoken_loop.ContractOp: print_contract,
     kaoken_loop.ThreadIdOp: _thread_id,
     kaoken_loop.NumThreadsOp: _num_threads,
     kaoken_loop.BarrierOp: _barrier,

@@ -20,6 +20,10 @@ typedef struct feature {
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 enum { EAX, EBX, ECX, EDX };
 enum { YMM = 0x6, ZMM = 0xe6, TILE = 0x60000 };
@@ -69,11 +73,23 @@ static unsigned saved_states(void) {
     return low;
 }
 
+/* Linux lets a process use tile registers when it has asked, once for all its threads. */
+static int may_use(unsigned state) {
+#ifdef __linux__
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18 };
+    if (state & TILE)
+        return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+#endif
+    return !(state & TILE);
+}
+
 static int has(const feature *f) {
     unsigned words[4];
     if (!__get_cpuid_count(f->leaf, f->subleaf, &words[0], &words[1], &words[2], &words[3]))
         return 0;
-    return (words[f->word] >> f->bit & 1) && (saved_states() & f->state) == f->state;
+    if (!(words[f->word] >> f->bit & 1) || (saved_states() & f->state) != f->state)
+        return 0;
+    return may_use(f->state);
 }
 
 #elif defined(__aarch64__) && defined(__linux__)

@@ -412,7 +412,8 @@ static int check_cpu(const kk_model *model, char *error, size_t error_size) {
     if (kk_cpu_has(model->features, missing, sizeof missing))
         return 1;
     snprintf(error, error_size,
-             "this CPU lacks %s, which %s was compiled for: compile it with another --target",
+             "this CPU lacks %s, which %s was compiled for, or the system withholds it: compile it "
+             "with another --target",
              missing, model->name);
     return 0;
 }

@@ -23,12 +23,44 @@ entry; what has neither entry nor operator is printed as a loop over the lanes.
 | `sum max_of min_of .f32`     | all lanes in one scalar                                       |
 | `load.i1`                    | a mask from the bools at `{0}`                                |
 | `splat.i1 lane.i1 set.i1`    | masks: from a bool; lane `{1}` of `{0}`; set lane `{1}` to `{2}` |
+
+Those of a matrix unit are statements; tile registers are numbers:
+
+| entry                        | meaning                                                       |
+|------------------------------|---------------------------------------------------------------|
+| `tile.begin`                 | declares what is known of the registers' shapes: nothing yet  |
+| `tile.shape`                 | shapes: `{rows}`, `{columns}` of sums, `{depth}` in words     |
+| `tile.end`                   | the registers are used no longer                              |
+| `tile.zero`                  | register `{0}` becomes zeros                                  |
+| `tile.load`                  | register `{0}` from pointer `{1}`, rows `{2}` bytes apart     |
+| `tile.store`                 | register `{0}` to pointer `{1}`, rows `{2}` bytes apart       |
+| `tile.dot.ui8_i8 tile.dot.bf16` | register `{0}` += `{1}` times `{2}`                        |
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class MatrixUnit:
+    """Registers that hold tiles of matrices of 32-bit words, and multiply them.
+
+    A tile of sums has up to `rows` rows and `columns` columns; one step takes up to `depth` words
+    of each row of the left factor.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    block: tuple[int, int]
+    """How many tiles of sums, down and across, are held at once: with one tile for each of the
+    factors' rows and columns they take all registers."""
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -39,6 +71,9 @@ class Feature:
     compiler_flags: tuple[str, ...]
     instructions: Mapping[str, str] = field(default_factory=dict)
     """Entries that take the place of the target's own."""
+    matrix_unit: MatrixUnit | None = None
+    is_granted: Callable[[], bool] = _always
+    """Whether the system lets this process use it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """x86-64-v4: AVX-512 (F, BW, CD, DQ, VL), 32 registers of 16 floats, masks in registers."""
 
-from kaoken.backend.targets.base import Feature, TargetDescription
+import ctypes
+import sys
+
+from kaoken.backend.targets.base import Feature, MatrixUnit, TargetDescription
 from kaoken.backend.targets.x86_64_v3 import CPU_FLAGS
 
 _F32_COMPARISONS = {
@@ -90,7 +93,42 @@ _BF16 = {
     "dot.bf16": "_mm512_dpbf16_ps({2}, (__m512bh){0!u}, (__m512bh){1!u})",
     "convert.f32.bf16": "(kk_bf16x16)_mm512_cvtneps_pbh({0})",
 }
+# Tiles 0 to 3 hold sums, 2 x 2; 4 and 5 rows of the left factor, 6 and 7 columns of the right one.
+_AMX = {
+    "tile.begin": "int64_t kk_shape = 0;",
+    "tile.shape": "kk_shape = kk_shape_tiles(kk_shape, {rows}, {columns}, {depth});",
+    "tile.end": "_tile_release();",
+    "tile.zero": "_tile_zero({0});",
+    "tile.load": "_tile_loadd({0}, {1}, {2});",
+    "tile.store": "_tile_stored({0}, {1}, {2});",
+    "tile.dot.bf16": "_tile_dpbf16ps({0}, {1}, {2});",
+    "tile.dot.ui8_i8": "_tile_dpbusd({0}, {1}, {2});",
+}
 _HELPERS = {
+    # Shapes are loaded only when they change, since that takes long. GCC's intrinsics do not say
+    # what memory they read: the barriers do.
+    "kk_shape_tiles": """static inline int64_t kk_shape_tiles(
+    int64_t now, int64_t rows, int64_t columns, int64_t depth)
+{
+    const int64_t wanted = rows << 32 | columns << 16 | depth;
+    if (wanted != now) {
+        struct {
+            uint8_t palette, start_row, unused[14];
+            uint16_t row_bytes[16];
+            uint8_t rows[16];
+        } shapes = {.palette = 1};
+        const int64_t up = rows < 16 ? rows : 16, down = rows > 16 ? rows - 16 : 1;
+        const int64_t left = columns < 16 ? columns : 16, right = columns > 16 ? columns - 16 : 1;
+        for (int i = 0; i < 8; i++) {
+            shapes.row_bytes[i] = (uint16_t)(4 * (i == 4 || i == 5 ? depth : i & 1 ? right : left));
+            shapes.rows[i] = (uint8_t)(i >= 6 ? depth : i == 2 || i == 3 || i == 5 ? down : up);
+        }
+        __asm__ volatile("" : : "r"(&shapes) : "memory");
+        _tile_loadconfig(&shapes);
+    }
+    __asm__ volatile("" : : : "memory");
+    return wanted;
+}""",
     # Even and odd bytes apart: a product of ui8 and i8 fits 16 bits, a sum of two need not.
     "kk_dot_ui8_i8x16": """static inline kk_i32x16 kk_dot_ui8_i8x16(
     kk_i32x16 a, kk_i32x16 b, kk_i32x16 acc)
@@ -117,6 +155,17 @@ _HELPERS = {
 }""",
 }
 
+_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18
+
+
+def _tiles_are_granted() -> bool:
+    """Whether Linux lets this process, which must ask, keep data in tile registers."""
+    if sys.platform != "linux":
+        return False
+    request = [ctypes.c_long(n) for n in (_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA)]
+    return ctypes.CDLL(None).syscall(*request) == 0
+
+
 TARGET = TargetDescription(
     name="x86-64-v4",
     rank=4,
@@ -132,6 +181,13 @@ TARGET = TargetDescription(
     features={
         "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",), _VNNI),
         "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",), _BF16),
+        "amx": Feature(
+            ("amx_tile", "amx_bf16", "amx_int8"),
+            ("-mamx-tile", "-mamx-bf16", "-mamx-int8"),
+            _AMX,
+            MatrixUnit(rows=16, columns=16, depth=16, block=(2, 2)),
+            _tiles_are_granted,
+        ),
     },
     headers=("immintrin.h",),
     mask_type="__mmask16",

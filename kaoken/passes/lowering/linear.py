@@ -51,6 +51,8 @@ class _Linear:
     """Numbers, or words of narrow numbers, in a row of x."""
     dot: DotKind | None
     activation: Activation
+    is_tensor: bool
+    """Whether the schedule leaves the sums to the matrix unit, whole."""
 
 
 def lower_linear(op: LinearOp, kernel: Kernel) -> None:
@@ -106,6 +108,7 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         k,
         dot,
         op.activation.data,
+        op.schedule is not None and bool(op.schedule.all("tensorize")),
     )
 
 
@@ -168,7 +171,7 @@ def _float_sum(
         )
 
     start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, j)
-    if linear.k <= SUM_BLOCK:
+    if linear.k <= SUM_BLOCK or linear.is_tensor:
         return kernel.fold("k", linear.k, start, step)
     blocks, rest = divmod(linear.k, SUM_BLOCK)
     total = kernel.fold(

@@ -258,7 +258,7 @@ class Widener:
             self._clone(op)
             return
         source = self.scalar(op.memref)
-        base, map_ = self._access(source, list(op.indices))
+        base, map_ = self.access(source, list(op.indices))
         assert isinstance(source.type, MemRefType)
         element = source.type.element_type
         type_ = self.vector_type(element)
@@ -270,7 +270,7 @@ class Widener:
 
     def _store(self, op: memref.StoreOp) -> None:
         target = self.scalar(op.memref)
-        base, map_ = self._access(target, list(op.indices))
+        base, map_ = self.access(target, list(op.indices))
         if any(not isinstance(e, AffineDimExpr) for e in map_.results):
             raise CannotWiden("lanes that write to one place")
         self.builder.insert(
@@ -286,9 +286,7 @@ class Widener:
     def _in_bounds(self) -> ArrayAttr[BoolAttr]:
         return ArrayAttr([BoolAttr.from_bool(True)] * len(self.shape))
 
-    def _access(
-        self, source: SSAValue, indices: list[SSAValue]
-    ) -> tuple[list[SSAValue], AffineMap]:
+    def access(self, source: SSAValue, indices: list[SSAValue]) -> tuple[list[SSAValue], AffineMap]:
         """The first element's indices, and which memory dimension each vector dimension walks."""
         forms = [self.form(i) for i in indices]
         results: list[AffineExpr] = []

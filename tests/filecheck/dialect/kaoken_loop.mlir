@@ -38,3 +38,11 @@ func.func @lanes(%a: vector<4x32xf32>, %i: index) {
 // CHECK-NEXT: %f = kaoken_loop.convert %n : vector<4x32xi32> to vector<4x32xf32>
   func.return
 }
+
+func.func @contraction(%x: memref<?x24xi32>, %w: memref<4x24x32xi32>, %y: memref<32x32xf32>, %i: index, %rows: index) {
+  %c0 = arith.constant 0 : index
+  %depth = arith.constant 24 : index
+  kaoken_loop.contract bf16 %x[%i, %c0], %w[%c0, %c0, %c0] into %y[%c0, %c0] rows %rows depth %depth {columns = 32} : memref<?x24xi32>, memref<4x24x32xi32>, memref<32x32xf32>
+// CHECK: kaoken_loop.contract bf16 %x[%i, %c0], %w[%c0, %c0, %c0] into %y[%c0, %c0] rows %rows depth %depth {columns = 32 : i64} : memref<?x24xi32>, memref<4x24x32xi32>, memref<32x32xf32>
+  func.return
+}

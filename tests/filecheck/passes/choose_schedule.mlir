@@ -1,6 +1,8 @@
 // RUN: kaoken-opt %s -p 'choose-schedule{target=x86-64-v4}' | filecheck %s
 // RUN: kaoken-opt %s -p 'choose-schedule{target=x86-64-v3}' | filecheck %s --check-prefix=V3
+// RUN: kaoken-opt %s -p 'choose-schedule{target="x86-64-v4+amx"}' | filecheck %s --check-prefix=AMX
 
+// AMX: builtin.module attributes {kaoken.target = "x86-64-v4+amx"}
 // CHECK: builtin.module attributes {kaoken.target = "x86-64-v4"}
 func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768]>}) -> tensor<?x3072xf32> attributes {kaoken.max = {tokens = 512}} {
   %w = kaoken.weight "w" : tensor<3072x768xf32>
@@ -20,4 +22,21 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
   // CHECK-SAME: schedule = #kaoken.schedule<parallel(m)>
   %r = kaoken.relu %z {schedule = #kaoken.schedule<parallel(m)>} : tensor<?x3072xf32> -> tensor<?x3072xf32>
   return %r : tensor<?x3072xf32>
+}
+
+// A matrix unit takes the sums of narrow layers alone.
+// AMX-LABEL: func.func @narrow
+// AMX:       kaoken.linear
+// AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(m, 512), tile(m_in, 32), order(m, n0, m_in, m_in_in, n1), tensorize(m_in_in, n1, k), vectorize(n1), parallel(n0)>
+// AMX:       kaoken.linear
+// AMX-SAME:  tile(m_in, 6), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), parallel(n0)>
+// CHECK-LABEL: func.func @narrow
+// CHECK:       kaoken.linear
+// CHECK-SAME:  tile(m_in, 6), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), parallel(n0)>
+func.func @narrow(%x: tensor<?x768xbf16> {kaoken.shape = #kaoken.shape<[tokens, 768]>}) -> (tensor<?x768xf32>) attributes {kaoken.max = {tokens = 512}} {
+  %w = kaoken.weight "v" : tensor<768x768xbf16>
+  %u = kaoken.weight "u" : tensor<768x768xf32>
+  %y = kaoken.linear %x, %w : tensor<?x768xbf16>, tensor<768x768xbf16> -> tensor<?x768xf32>
+  %z = kaoken.linear %y, %u : tensor<?x768xf32>, tensor<768x768xf32> -> tensor<?x768xf32>
+  return %z : tensor<?x768xf32>
 }

@@ -1,0 +1,215 @@
+"""`tensorize`: leave products of matrices to a matrix unit, as `tensorize(rows, columns, k)` says.
+
+    affine.for %m_in_in = 0 to min(32, ...) {      %rows = affine.min ...
+      affine.for %n1 = 0 to 32 {                   kaoken_loop.contract bf16 %x[%m, %c0],
+        %acc = affine.for %k = 0 to 384                %w[%n0, %c0, %c0] into %sums[%c0, %c0]
+            iter_args(%a = %bias) {                    rows %rows depth %c384 {columns = 32}
+          ... kaoken_loop.dot bf16 %xv, %wv, %a ->  affine.for %m_in_in = 0 to min(32, ...) {
+        }                                            affine.for %n1 = 0 to 32 {
+        ... %acc ...                                   %s = memref.load %sums[%m_in_in, %n1]
+      }                                                %acc = arith.addf %s, %bias
+    }                                                  ... %acc ...
+
+The sums go through a small scratch memory, whose rows the rest of the nest then reads: it stays a
+nest of its own, for `vectorize`. Row counts stay open: a matrix unit takes its sizes at run time.
+What a sum starts at is added to it. A target without a matrix unit computes the same in loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects import affine, arith, memref
+from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, MemRefType, ModuleOp
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir.affine import AffineDimExpr, AffineMap
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+
+from kaoken.dialect.kaoken_loop import ContractOp, DotKind, DotOp
+from kaoken.passes.loops import (
+    constant_trip_count,
+    induction_variable,
+    is_parallel,
+    is_reduction,
+    largest_extent,
+    loop_name,
+    loops_named,
+    scheduled_functions,
+    sole_inner_loop,
+)
+from kaoken.passes.reorder import ReorderPass
+from kaoken.passes.strict import no_loop, settle
+from kaoken.passes.widening.parallel import splice_before
+from kaoken.passes.widening.values import CannotWiden, Widener, erase_block
+
+_SUMS = {DotKind.BF16: arith.AddfOp, DotKind.UI8_I8: arith.AddiOp}
+_ROW, _COLUMN, _DEPTH = range(3)
+
+
+@dataclass(frozen=True)
+class TensorizePass(ModulePass):
+    """Replace nests of products by contractions, by the `tensorize` directives of each kernel."""
+
+    name = "tensorize"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        ReorderPass().apply(ctx, op)
+        for function, schedule in scheduled_functions(op):
+            for directive in schedule.all("tensorize"):
+                rows, columns, k = map(str, directive.args)
+                loops = loops_named(function, rows)
+                outcomes = [_tensorize(loop, columns, k) for loop in loops]
+                settle(function, directive, outcomes or [no_loop(function, rows)])
+
+
+class _Refused(Exception):
+    """Why a nest is no product of matrices."""
+
+
+def _tensorize(loop: affine.ForOp, columns: str, k: str) -> str | None:
+    """Replace one nest, or say why not."""
+    try:
+        product = _Product.of(loop, columns, k)
+        product.replace()
+    except _Refused as error:
+        return str(error)
+    return None
+
+
+@dataclass
+class _Product:
+    """A nest of rows and columns around a sum of dots."""
+
+    rows: affine.ForOp
+    columns: affine.ForOp
+    sum: affine.ForOp
+    dot: DotOp
+    most_rows: int
+    width: int
+
+    @staticmethod
+    def of(rows: affine.ForOp, columns_name: str, k: str) -> _Product:
+        """Raises _Refused where a loop is missing or does something else."""
+        columns = sole_inner_loop(rows)
+        if columns is None or loop_name(columns) != columns_name:
+            raise _Refused(f"{columns_name} is not alone in, and right inside, {loop_name(rows)}")
+        if not (is_parallel(rows) and is_parallel(columns)):
+            raise _Refused(f"{loop_name(rows)} and {columns_name} are not both parallel")
+        width = constant_trip_count(columns)
+        most = constant_trip_count(rows) or largest_extent(rows)
+        steps = {rows.step.value.data, columns.step.value.data}
+        if width is None or most is None or steps != {1}:
+            names = f"{loop_name(rows)} or {columns_name}"
+            raise _Refused(f"{names} has no known extent: tile it first")
+        inner = [op for op in columns.body.block.ops if isinstance(op, affine.ForOp)]
+        if len(inner) != 1 or loop_name(inner[0]) != k or not is_reduction(inner[0]):
+            raise _Refused(f"{columns_name} has not one sum over {k}, and no other loop, inside")
+        return _Product(rows, columns, inner[0], _dot_of(inner[0]), most, width)
+
+    def replace(self) -> None:
+        """Compute the sums before the nest. Raises _Refused, and changes nothing, where the
+        factors are no matrices along the loops."""
+        block = Block()
+        try:
+            sums = self._contract(block)
+        except CannotWiden as error:
+            erase_block(block)
+            raise _Refused(f"the factors are no matrices along the loops: {error}") from None
+        splice_before(block, self.rows)
+        self._read_from(sums)
+
+    def _contract(self, block: Block) -> SSAValue:
+        lanes = {
+            induction_variable(self.rows): _ROW,
+            induction_variable(self.columns): _COLUMN,
+            induction_variable(self.sum): _DEPTH,
+        }
+        at = Widener((self.most_rows, self.width, 1), lanes, block)
+        for loop in (self.rows, self.columns, self.sum):
+            for op in loop.body.block.ops:
+                if op.results and all(isinstance(r.type, IndexType) for r in op.results):
+                    at.widen(op)
+        lhs = _factor(at, self.dot.lhs, (_ROW, _DEPTH))
+        rhs = _factor(at, self.dot.rhs, (_DEPTH, _COLUMN))
+        rows, depth = _extent(at, self.rows, "rows"), _extent(at, self.sum, "depth")
+        memory = memref.AllocOp(
+            [], [], MemRefType(self.dot.result.type, [self.most_rows, self.width])
+        )
+        memory.memref.name_hint = "sums"
+        sums = at.insert(memory)
+        assert at.zero is not None
+        target = (sums, [at.zero, at.zero])
+        sizes = (rows, self.width, depth)
+        at.builder.insert(ContractOp(self.dot.kind.data, lhs, rhs, target, sizes))
+        return sums
+
+    def _read_from(self, sums: SSAValue) -> None:
+        """Let the nest load what it summed before."""
+        (start,) = self.sum.inits
+        indices = [induction_variable(self.rows), induction_variable(self.columns)]
+        load = memref.LoadOp.get(sums, indices)
+        new: list[Operation] = [load]
+        if not _is_zero(start):
+            new.append(_SUMS[self.dot.kind.data](load.res, start))
+        Rewriter.replace_op(self.sum, new)
+
+
+def _dot_of(loop: affine.ForOp) -> DotOp:
+    """The dot that is all a sum adds up."""
+    last = loop.body.block.last_op
+    assert last is not None
+    name = loop_name(loop)
+    if len(loop.inits) != 1 or not isinstance(last.operands[0].owner, DotOp):
+        raise _Refused(f"{name} is no sum of products of narrow numbers")
+    dot = last.operands[0].owner
+    acc = loop.body.block.args[1]
+    if dot.acc is not acc or not acc.has_one_use():
+        raise _Refused(f"{name} uses its running sum on the way")
+    return dot
+
+
+def _factor(
+    at: Widener, value: SSAValue, along: tuple[int, int]
+) -> tuple[SSAValue, list[SSAValue]]:
+    """Where a factor's matrix begins, whose last two dimensions go along two of the loops.
+
+    Raises CannotWiden where they do not.
+    """
+    load = value.owner
+    if not isinstance(load, memref.LoadOp):
+        raise CannotWiden("one of them is not read from memory")
+    source = at.scalar(load.memref)
+    base, map_ = at.access(source, list(load.indices))
+    rank = len(base)
+    walked = {
+        lane: expr.position
+        for lane, expr in enumerate(map_.results)
+        if isinstance(expr, AffineDimExpr)
+    }
+    if walked != {along[0]: rank - 2, along[1]: rank - 1}:
+        raise CannotWiden("one of them does not lie along its memory's last two dimensions")
+    return source, base
+
+
+def _extent(at: Widener, loop: affine.ForOp, hint: str) -> SSAValue:
+    """How often a loop from 0 runs."""
+    if loop.lowerBoundMap.data != AffineMap.constant_map(0) or loop.step.value.data != 1:
+        raise CannotWiden(f"{loop_name(loop)} does not go from 0 in steps of 1")
+    if (count := constant_trip_count(loop)) is not None:
+        return at.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(count)))
+    bound = loop.upperBoundMap.data
+    operands = [at.scalar(v) for v in loop.upperBoundOperands]
+    least: Operation = affine.MinOp(operands, AffineMapAttr(bound))
+    if len(bound.results) == 1:
+        least = affine.ApplyOp(operands, AffineMapAttr(bound))
+    least.results[0].name_hint = hint
+    return at.insert(least)
+
+
+def _is_zero(value: SSAValue) -> bool:
+    op = value.owner
+    if not isinstance(op, arith.ConstantOp):
+        return False
+    return getattr(getattr(op.value, "value", None), "data", None) == 0

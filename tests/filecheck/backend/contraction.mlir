@@ -1,0 +1,53 @@
+// RUN: kaoken-opt %s -t 'c{lower=false target="x86-64-v4+amx"}' | filecheck %s
+// RUN: kaoken-opt %s -t 'c{lower=false target=x86-64-v4}' | filecheck %s --check-prefix=LOOPS
+
+// Tiles 0 to 3 hold sums, 4 and 5 the left factor, 6 and 7 the right one. Only 4 of 16 columns
+// remain for the second tile, and 4 words for the last step.
+// CHECK-LABEL: static void kaoken_product(
+// CHECK:       int64_t kk_shape = 0;
+// CHECK-NEXT:  kk_shape = kk_shape_tiles(kk_shape, rows, 20, 16);
+// CHECK-NEXT:  if (rows > 16) {
+// CHECK-NEXT:      _tile_zero(0);
+// CHECK-NEXT:      _tile_zero(1);
+// CHECK-NEXT:      _tile_zero(2);
+// CHECK-NEXT:      _tile_zero(3);
+// CHECK-NEXT:      for (int64_t k = 0; k < 32; k += 16) {
+// CHECK-NEXT:          _tile_loadd(4, &x[k], 144);
+// CHECK-NEXT:          _tile_loadd(5, &x[k + 576], 144);
+// CHECK-NEXT:          _tile_loadd(6, &w[k * 20], 80);
+// CHECK-NEXT:          _tile_loadd(7, &w[k * 20 + 16], 80);
+// CHECK-NEXT:          _tile_dpbf16ps(0, 4, 6);
+// CHECK-NEXT:          _tile_dpbf16ps(1, 4, 7);
+// CHECK-NEXT:          _tile_dpbf16ps(2, 5, 6);
+// CHECK-NEXT:          _tile_dpbf16ps(3, 5, 7);
+// CHECK-NEXT:      }
+// CHECK-NEXT:      _tile_stored(0, &y[0], 80);
+// CHECK-NEXT:      _tile_stored(1, &y[16], 80);
+// CHECK-NEXT:      _tile_stored(2, &y[320], 80);
+// CHECK-NEXT:      _tile_stored(3, &y[336], 80);
+// CHECK-NEXT:  } else {
+// CHECK-NEXT:      _tile_zero(0);
+// CHECK-NEXT:      _tile_zero(1);
+// CHECK-NOT:       (5,
+// CHECK:       kk_shape = kk_shape_tiles(kk_shape, rows, 20, 4);
+// CHECK-NEXT:  if (rows > 16) {
+// CHECK-NEXT:      _tile_loadd(0, &y[0], 80);
+// CHECK:           _tile_loadd(4, &x[32], 144);
+// CHECK:       _tile_release();
+// CHECK-NEXT:  }
+
+// LOOPS-LABEL: static void kaoken_product(
+// LOOPS:      for (int64_t i = 0; i < rows; i++) {
+// LOOPS-NEXT:     for (int64_t j = 0; j < 20; j++) {
+// LOOPS-NEXT:         float sum = 0;
+// LOOPS-NEXT:         for (int64_t k = 0; k < 36; k++) {
+// LOOPS-NEXT:             sum = kk_dot_bf16(x[i * 36 + k], w[k * 20 + j], sum);
+// LOOPS-NEXT:         }
+// LOOPS-NEXT:         y[i * 20 + j] = sum;
+func.func @product(%x: memref<?x36xi32>, %w: memref<36x20xi32>, %y: memref<32x20xf32>, %rows: index) {
+  %c0 = arith.constant 0 : index
+  %depth = arith.constant 36 : index
+  kaoken_loop.contract bf16 %x[%c0, %c0], %w[%c0, %c0] into %y[%c0, %c0] rows %rows depth %depth
+    {columns = 20} : memref<?x36xi32>, memref<36x20xi32>, memref<32x20xf32>
+  func.return
+}
