@@ -8,7 +8,7 @@ to float32 one after the other, each time fitting the rest again, so that the la
 what rounding did to the earlier ones. For the two rational functions, whose error is mostly float32
 round-off, a seeded random search then moves coefficients by a few units in the last place and
 measures the float32 result: largest error first, never above 1, exactly 1 at the clamp. Ten
-seconds in all.
+seconds in all. The constants of `quake.py` come last.
 """
 
 from __future__ import annotations
@@ -234,6 +234,84 @@ def show_rational(name: str, what: str, r: Rational) -> None:
     print(f'{name}_CLAMP = float.fromhex("{r.clamp.hex()}")')
 
 
+# ---- constants of quake.py ----
+
+
+def fit_quake2() -> tuple[list[float], float]:
+    """2**r for |r| <= 1/2, a parabola whose value at 1/2 is twice that at -1/2."""
+    r = chebyshev_points(-0.5, 0.5)
+    # a + b/2 + c/4 = 2 * (a - b/2 + c/4) leaves two free coefficients.
+    basis = np.stack([1 + r * 2 / 3, r**2 + r / 6], axis=1)
+    a, c = minimax(basis, np.exp2(r), np.exp2(-r))
+    error = np.abs(basis @ [a, c] * np.exp2(-r) - 1).max()
+    return [float(np.float32(v)) for v in (a, (a + c / 4) * 2 / 3, c)], float(error)
+
+
+def fit_gelu_argument() -> tuple[list[float], float]:
+    """A line q with Phi(x) = logistic(x * q(x**2)), and the error of GELU, which is x * Phi(x)."""
+    x = chebyshev_points(1e-6, 7)
+    phi = (1 + erf(x / math.sqrt(2))) / 2
+    below = np.vectorize(math.erfc, otypes=[np.float64])(x / math.sqrt(2)) / 2
+    target = np.log(phi / below)
+    return rounded(x, target, x * phi * below, (1, 3), [])
+
+
+def fit_reciprocal() -> tuple[int, float, float]:
+    """(word, sum): y = float of (word - word of d); y * (sum - d * y) is near 1 / d."""
+    d = np.linspace(1, 2, 20_001, dtype=np.float32)[:-1]
+
+    def fit(word: int) -> tuple[int, float, float]:
+        y = (word - d.view(np.int32).astype(np.int64)).astype(np.int32).view(np.float32)
+        u = d * y.astype(np.float64)
+        total = float(np.float32(u.min() + u.max()))
+        return word, total, float(np.abs(u * (total - u) - 1).max())
+
+    center, best = 0x7EF311C7, (0, 0.0, math.inf)
+    for step in (1 << 15, 1 << 11, 1 << 7):
+        tries = [fit(center + step * i) for i in range(-64, 65)]
+        best = min([best, *tries], key=lambda found: found[2])
+        center = best[0]
+    return best
+
+
+def highest_power32(parabola: Sequence[float]) -> float:
+    """What `second_order` gives for exp where it is held at 2**125."""
+    slope = math.log2(math.e)
+    fraction = np.float32(float(np.float32(125 / slope)) * float(np.float32(slope)) - 125)
+    return float(horner32([2 * c for c in parabola], np.array([fraction]))[0]) * 2.0**124
+
+
+def reciprocal32(power: float, word: int, total: float, steps: int) -> float:
+    """What `Quake.logistic` gets for 1 / (1 + power) before it takes off the lowest."""
+    d = np.float32(1 + power)
+    y = np.int32(word - int(d.view(np.int32))).view(np.float32)
+    correction = np.float32(total - float(d) * float(y))
+    for _ in range(steps):
+        y = y * correction
+        correction = np.float32(2 - float(d) * float(y))
+    return float(y * correction)
+
+
+def show_quake() -> None:
+    parabola, error = fit_quake2()
+    show("QUAKE2", parabola, f"{(fit_quake2.__doc__ or '').rstrip('.')}: {error:.1e}")
+    # (1 + f) / 2**f is at most 2 / (e * ln(2)) = 1.0615: half of that is above 1, half below.
+    largest = 2 / (math.e * math.log(2))
+    offset = math.log2((1 + largest) / 2)
+    print(f"\n# log2 of the middle of (1 + f) / 2**f: {largest * 2**-offset - 1:.1e}")
+    print(f"QUAKE1_OFFSET = {offset!r}")
+    q, error = fit_gelu_argument()
+    show("QUAKE1_GELU", q, f"Phi(x) = logistic(x * q(x**2)); GELU's error: {error:.1e}")
+    word, total, error = fit_reciprocal()
+    # -d is at hand, so its sign is part of the word.
+    print(f"\n# y = float of (word - word of -d); y * (sum - d * y) is near 1 / d: {error:.1e}")
+    print(f"RECIPROCAL_WORD = 0x{word + 2**31:X}\nRECIPROCAL_SUM = {total!r}")
+    powers = (2.0**125, highest_power32(parabola))
+    for order, power in enumerate(powers, 1):
+        value = reciprocal32(power, word, total, order - 1)
+        print(f'QUAKE{order}_LOWEST = float.fromhex("{value.hex()}")')
+
+
 def main() -> None:
     print(HEADER, end="")
     for name, fit in {
@@ -253,6 +331,7 @@ def main() -> None:
         rational.polish(rounds=8, steps=600)
         what = f"{name.lower()}(x)/x - {name}_OFFSET in s = x**2 for |x| <= {name}_CLAMP"
         show_rational(name, what, rational)
+    show_quake()
 
 
 if __name__ == "__main__":

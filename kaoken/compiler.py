@@ -26,6 +26,7 @@ Progress = Callable[[str], None]
 """Told the name of each stage when it begins."""
 
 DTYPES = ("f32", "bf16", "int8")
+MATHS = ("exact", "quake1", "quake2")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -59,10 +60,14 @@ class CompileOptions:
     """Whether to run the C compiler."""
     profile: bool = False
     """Whether the model is to note how long each of its kernels takes."""
+    math: str = "exact"
+    """How accurate exponentials are: the precision of `lower-math`."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise KaokenError(f"unknown dtype {self.dtype}: choose from {', '.join(DTYPES)}")
+        if self.math not in MATHS:
+            raise KaokenError(f"unknown math {self.math}: choose from {', '.join(MATHS)}")
         if self.threads < 1:
             raise KaokenError(f"threads is {self.threads}, but must be at least 1")
 
@@ -99,6 +104,7 @@ def compile(
     head: str = "none",
     cc: str | None = None,
     profile: bool = False,
+    math: str = "exact",
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -107,13 +113,21 @@ def compile(
     `.pt2` or a `.mlir`. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
     a call may use; `schedule` a file or text of `kaoken.schedule`; `head` what follows a
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
-    kaoken's cache; with `profile`, `CompiledModel.profile` tells how long each op takes. Raises
+    kaoken's cache; `math` is `exact`, or `quake1` or `quake2` for faster exponentials with errors
+    of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. Raises
     KaokenError.
     """
     from kaoken.backend.package import is_package
 
     options = CompileOptions(
-        target, dtype, threads, schedule, cc, tokenizer_files(module), profile=profile
+        target,
+        dtype,
+        threads,
+        schedule,
+        cc,
+        tokenizer_files(module),
+        profile=profile,
+        math=math,
     )
     options.check(None if out is None else Path(out))
     progress("import")
@@ -214,8 +228,11 @@ def compile_module(
         options.schedule,
         progress,
         profile=options.profile,
+        math=options.math,
     )
-    package = PackageOptions(machine, options.threads, options.dtype, ops, options.copied_files)
+    package = PackageOptions(
+        machine, options.threads, options.dtype, ops, options.copied_files, options.math
+    )
     with output_folder(out) as draft:
         progress("write C")
         interface = interface_of(module, out.name)
@@ -236,6 +253,7 @@ def lower(
     schedule: str | Path | None = None,
     progress: Progress = _silent,
     profile: bool = False,
+    math: str = "exact",
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed."""
     from xdsl.utils.exceptions import DiagnosticException
@@ -245,7 +263,7 @@ def lower(
     from kaoken.universe import make_context
 
     context = make_context()
-    for one in default_pipeline(machine, threads, dtype, schedule, profile):
+    for one in default_pipeline(machine, threads, dtype, schedule, profile, math):
         progress(one.name)
         try:
             one.apply(context, module)
@@ -268,7 +286,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             str(module),
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
-            f"{options.dtype} {options.threads} {options.profile} "
+            f"{options.dtype} {options.math} {options.threads} {options.profile} "
             f"{_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]

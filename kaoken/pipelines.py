@@ -48,7 +48,7 @@ def tensor_pipeline(
     )
 
 
-def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
+def loop_pipeline(threads: int, math: str = "exact") -> tuple[ModulePass, ...]:
     """From L1 to L3: loop nests that C has words for, and memory in one arena."""
     return (
         LowerToLoopsPass(),
@@ -58,7 +58,7 @@ def loop_pipeline(threads: int) -> tuple[ModulePass, ...]:
         VectorizePass(),
         PrefetchPass(),
         UnrollPass(),
-        LowerMathPass(),
+        LowerMathPass(precision=math),
         ParallelizePass(threads=threads),
         PlanMemoryPass(),
     )
@@ -70,13 +70,14 @@ def default_pipeline(
     dtype: str = "f32",
     schedule: str | Path | None = None,
     profile: bool = False,
+    math: str = "exact",
 ) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints.
 
     `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
-    puts timers around all calls of kernels.
+    puts timers around all calls of kernels; `math` is the precision of `lower-math`.
     """
-    tensors, loops = tensor_pipeline(machine, dtype, schedule), loop_pipeline(threads)
+    tensors, loops = tensor_pipeline(machine, dtype, schedule), loop_pipeline(threads, math)
     if profile:
         return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())
     return (*tensors, *loops)

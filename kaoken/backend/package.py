@@ -49,6 +49,8 @@ class PackageOptions:
     """How many ops of each name the model had when it came in; for `kaoken inspect`."""
     copied_files: Sequence[Path] = ()
     """The tokenizer's files and the like."""
+    math: str = "exact"
+    """How accurate exponentials are: the precision of `lower-math`."""
 
 
 def write_package(
@@ -102,6 +104,7 @@ def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
         "features": list(m.features),
         "threads": m.threads,
         "dtype": options.dtype,
+        "math": options.math,
         "inputs": [t.as_json() for t in i.inputs],
         "outputs": [t.as_json() for t in i.outputs],
         "symbols": dict(i.symbols),

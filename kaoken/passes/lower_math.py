@@ -21,6 +21,9 @@ number of ops per element; constants and bitcasts, which cost nothing, are not c
     log   1.0  35
 
 exp, exp2 and powf give 0 below 2**-125.5. Other types than f32 are left alone, f64 for libm.
+
+`precision=quake1` and `quake2` put QuAKE's powers of two in place of exp, exp2, 1 / (1 + exp(x))
+and GELU: coarser, with fewer ops and no division; passes/math/quake.py tells how coarse.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Float32Type, ModuleOp
 from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
+from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
 from kaoken.errors import KaokenError
 from kaoken.passes.math.emit import Emitter, Known, Value, element_of
@@ -41,7 +45,8 @@ from kaoken.passes.math.table import FORMULAS, Formula
 class LowerMathPass(ModulePass):
     """Writes transcendental functions of f32 as polynomials.
 
-    `precision` names a set of formulas; `exact` is accurate to float32.
+    `precision` names a set of formulas: `exact` is accurate to float32, `quake1` and `quake2` give
+    exponentials, and the logistic function and GELU with them, about two and three digits.
     """
 
     name = "lower-math"
@@ -57,21 +62,33 @@ class LowerMathPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         formulas = FORMULAS[self.precision]
-        known: dict[Block, Known] = {}
-        for inner in list(op.walk()):
-            formula = formulas.get(type(inner))
-            block = inner.parent
-            if formula and block and isinstance(element_of(inner.results[0].type), Float32Type):
-                lower(inner, formula, known.setdefault(block, {}))
+        for table in (formulas.groups, formulas.functions):
+            known: dict[Block, Known] = {}
+            for inner in list(op.walk()) if table else ():
+                formula = table.get(type(inner))
+                block = inner.parent
+                if formula and block and isinstance(element_of(inner.results[0].type), Float32Type):
+                    lower(inner, formula, known.setdefault(block, {}))
 
 
 def lower(op: Operation, formula: Formula, known: Known) -> None:
-    """Puts the formula's ops in place of `op`."""
+    """Puts the formula's ops in place of `op`, and of those before it that only `op` needed."""
     emitter = Emitter(op, known)
     result = formula(*(Value(operand, emitter) for operand in op.operands))
+    if result is None:
+        return
     name = op.results[0].name_hint
     if name and not result.ssa.name_hint:
         result.ssa.name_hint = name
     op.results[0].replace_all_uses_with(result.ssa)
+    erase_unused(op)
+
+
+def erase_unused(op: Operation) -> None:
+    """Erases an op without uses, and then those of its operands that have none left."""
+    operands = [operand.owner for operand in op.operands]
     op.detach()
     op.erase()
+    for owner in dict.fromkeys(operands):
+        if isinstance(owner, Operation) and is_trivially_dead(owner):
+            erase_unused(owner)

@@ -41,6 +41,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{facts['name']}, compiled by kaoken {facts['kaoken']}"),
         ("target", f"{facts['target']}, {facts['dtype']}, up to {facts['threads']} threads"),
+        ("math", facts.get("math", "exact")),
     ]
     rows += [("input", _tensor(entry)) for entry in facts["inputs"]]
     rows += [("output", _tensor(entry)) for entry in facts["outputs"]]

@@ -66,6 +66,13 @@ def compile(
         typer.Option(help="What follows a folder's model: none, auto, mean-pool or sentence."),
     ] = "none",
     schedule: Schedule = None,
+    math: Annotated[
+        str,
+        typer.Option(
+            help="Accuracy of exp in softmax, GELU, SiLU, logistic: exact, quake2 (0.3 %) or "
+            "quake1 (3 %)."
+        ),
+    ] = "exact",
     cc: CC = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Have the model note how long each op takes.")
@@ -87,7 +94,9 @@ def compile(
     from kaoken.tools.compile_command import run_compile
 
     library = emit == "so"
-    options = CompileOptions(target, dtype, threads, schedule, cc, library=library, profile=profile)
+    options = CompileOptions(
+        target, dtype, threads, schedule, cc, library=library, profile=profile, math=math
+    )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
 

@@ -163,6 +163,13 @@ def test_no_partial_output_and_no_traceback(
         (model, "-o", out, "--target", "z80"): "unknown target 'z80'",
         (model, "-o", out, "--emit", "exe"): "unknown --emit exe",
         (model, "-o", out, "--dtype", "f8"): "unknown dtype f8",
+        (
+            model,
+            "-o",
+            out,
+            "--math",
+            "fast",
+        ): "unknown math fast: choose from exact, quake1, quake2",
         (model, "-o", out, "--cc", "no-such-cc"): "no-such-cc cannot be run",
         (model, "-o", "/dev/null/x"): "cannot write to /dev/null/x",
     }

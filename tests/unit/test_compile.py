@@ -9,6 +9,7 @@ import pytest
 import kaoken
 from kaoken.compiler import CompileOptions
 from kaoken.errors import KaokenError
+from kaoken.tools.inspect_command import describe
 from tests.unit.small_bert import MAX_POSITIONS, WORDS, write_folder
 
 torch = pytest.importorskip("torch")
@@ -106,6 +107,31 @@ def test_narrow_dtypes(tmp_path: Path, dtype: str, tolerance: float) -> None:
     assert 0 < difference < tolerance
 
 
+@pytest.mark.parametrize(("math", "tolerance"), [("quake1", 2e-2), ("quake2", 2e-3)])
+def test_fast_exponentials(tmp_path: Path, math: str, tolerance: float) -> None:
+    module, model = compile_two(tmp_path / "two", math=math)
+    assert describe(model.folder)["math"] == math
+    for rows in (1, 7, 17, 40):
+        x = 4 * torch.randn(rows, 20)
+        difference = (model(x) - module(x)).abs().max().item()
+        assert 0 < difference < tolerance
+    alone = model(x[:1])
+    np.testing.assert_array_equal(alone.numpy(), model(x)[:1].numpy())
+
+
+@pytest.mark.parametrize("math", ["quake1", "quake2"])
+def test_fast_attention_sees_no_padding(tmp_path: Path, math: str, bert_folder: Path) -> None:
+    model = kaoken.compile(bert_folder, out=tmp_path / "bert", math=math)
+    exact = kaoken.compile(bert_folder, out=tmp_path / "exact")
+    ids = np.random.default_rng(0).integers(0, len(WORDS), (2, 9))
+    mask = np.ones_like(ids)
+    mask[1, 5:] = 0
+    padded = model(ids, mask).last_hidden_state
+    np.testing.assert_array_equal(padded[1, :5], model(ids[1:, :5]).last_hidden_state[0])
+    difference = np.abs(padded - exact(ids, mask).last_hidden_state).max()
+    assert 0 < difference < (0.03 if math == "quake1" else 0.003)
+
+
 def test_output_structures(tmp_path: Path) -> None:
     x = torch.randn(3, 20)
     module, model = compile_two(tmp_path / "tuple", "tuple")
@@ -186,6 +212,7 @@ def test_token_outside_the_vocabulary(bert_folder: Path, tmp_path: Path) -> None
 
 WRONG_OPTIONS = {
     "dtype": ({"dtype": "int3"}, "unknown dtype int3: choose from f32, bf16, int8"),
+    "math": ({"math": "fast"}, "unknown math fast: choose from exact, quake1, quake2"),
     "threads": ({"threads": 0}, "threads is 0, but must be at least 1"),
 }
 

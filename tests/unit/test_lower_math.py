@@ -199,20 +199,26 @@ def test_an_unknown_precision_is_refused() -> None:
 
 
 KERNEL = """
-func.func @{name}(%x : memref<?x24xf32>, %y : memref<?x24xf32>, %n : index) {{
+func.func @{name}(%source : memref<?x24xf32>, %y : memref<?x24xf32>, %rows : index) {{
   %zero = arith.constant 0.0 : f32
-  affine.for %i = 0 to %n step 2 {{
-    %v = vector.transfer_read %x[%i, %c], %zero {{
+  %column = arith.constant 0 : index
+  affine.for %row = 0 to %rows step 2 {{
+    %x = vector.transfer_read %source[%row, %column], %zero {{
       permutation_map = affine_map<(d0, d1) -> (d0, d1)>, in_bounds = [true, true]
     }} : memref<?x24xf32>, vector<2x24xf32>
-    %r = math.{name} %v : vector<2x24xf32>
-    vector.transfer_write %r, %y[%i, %c] {{
+    {body}
+    vector.transfer_write %r, %y[%row, %column] {{
       permutation_map = affine_map<(d0, d1) -> (d0, d1)>, in_bounds = [true, true]
     }} : vector<2x24xf32>, memref<?x24xf32>
   }}
   return
 }}
-""".replace("  affine.for", "  %c = arith.constant 0 : index\n  affine.for")
+"""
+
+
+def kernel(name: str, body: str) -> str:
+    """A function that applies `body`, from %x to %r, to every element of rows of 24."""
+    return KERNEL.format(name=name, body=body)
 
 
 def compiled(module: ModuleOp, machine: TargetMachine, folder: Path) -> dict[str, Any]:
@@ -231,16 +237,23 @@ def compiled(module: ModuleOp, machine: TargetMachine, folder: Path) -> dict[str
     return {name: getattr(library, f"call_{name}") for name in pointers}
 
 
+def call_compiled(function: Any, x: Array) -> Array:
+    """What a compiled kernel makes of rows of 24."""
+    y = np.empty_like(x)
+    function(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), ctypes.c_int64(len(x)))
+    return y
+
+
 def test_the_printed_c_gives_equal_bits(tmp_path: Path) -> None:
     machine = TargetMachine.native()
     if "fma.f32" not in machine.instructions:
         pytest.skip("without fused multiplication the last bits differ")
-    kernels = "".join(KERNEL.format(name=name) for name in FUNCTIONS)
+    bodies = {name: f"%r = math.{name} %x : vector<2x24xf32>" for name in FUNCTIONS}
+    kernels = "".join(kernel(name, body) for name, body in bodies.items())
     module = apply_passes(parse_module(kernels), "lower-math")
-    rows = 20_000
-    x = np.random.default_rng(0).normal(0, 8, (rows, 24)).astype(np.float32)
+    x = np.random.default_rng(0).normal(0, 8, (20_000, 24)).astype(np.float32)
     x.flat[:6] = [np.nan, np.inf, -np.inf, 0, -0.0, 1e-42]
     for name, function in compiled(module, machine, tmp_path).items():
-        y = np.empty_like(x)
-        function(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), rows)
-        np.testing.assert_array_equal(y, run(lowered(name), x)[0], err_msg=name)
+        np.testing.assert_array_equal(
+            call_compiled(function, x), run(lowered(name), x)[0], err_msg=name
+        )

@@ -106,3 +106,25 @@ TANH_DENOMINATOR = (
 )
 TANH_OFFSET = float.fromhex("0x1.0000000000000p-3")
 TANH_CLAMP = float.fromhex("0x1.1333340000000p+3")
+
+# 2**r for |r| <= 1/2, a parabola whose value at 1/2 is twice that at -1/2: 2.6e-03
+QUAKE2 = (
+    float.fromhex("0x1.003f040000000p+0"),
+    float.fromhex("0x1.69c2600000000p-1"),
+    float.fromhex("0x1.e258800000000p-3"),
+)
+
+# log2 of the middle of (1 + f) / 2**f: 3.0e-02
+QUAKE1_OFFSET = 0.04367744890360175
+
+# Phi(x) = logistic(x * q(x**2)); GELU's error: 2.8e-04
+QUAKE1_GELU = (
+    float.fromhex("0x1.99b24a0000000p+0"),
+    float.fromhex("0x1.1c21220000000p-4"),
+)
+
+# y = float of (word - word of -d); y * (sum - d * y) is near 1 / d: 1.3e-03
+RECIPROCAL_WORD = 0xFEF33447
+RECIPROCAL_SUM = 2.0012903213500977
+QUAKE1_LOWEST = float.fromhex("0x1.ff59340000000p-126")
+QUAKE2_LOWEST = float.fromhex("0x1.ff82760000000p-126")

@@ -1,7 +1,7 @@
 // RUN: kaoken-opt %s -p lower-math | filecheck %s
 // RUN: kaoken-opt %s -p lower-math,lower-math | filecheck %s
 // RUN: not kaoken-opt %s -p 'lower-math{precision=quick}' 2>&1 | filecheck %s --check-prefix=WRONG
-// WRONG: lower-math knows no precision `quick`: choose one of exact
+// WRONG: lower-math knows no precision `quick`: choose one of exact, quake1, quake2
 
 // A polynomial in the rest x - n * ln(2), times 2**n, whose word holds n in its exponent.
 // CHECK-LABEL: func.func @exp
