@@ -33,7 +33,7 @@ bench: $(BENCH_READY)  ## speed against every peer beside the limits; how cost g
 sweep: $(READY)  ## parity with PyTorch at every token count and batch; takes long
 	$(PYTHON) -m pytest -q -m sweep
 
-docs: $(READY)  ## print the IR in docs/levels.md again
+docs: $(READY)  ## print the IR in docs/levels.md and docs/gemm.md again
 	$(PYTHON) docs/make_levels.py
 
 clean:  ## remove what make made, but not .venv

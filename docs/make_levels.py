@@ -1,10 +1,12 @@
-"""Writes the real IR and C into docs/levels.md, beneath each line such as
+"""Writes the real IR and C into docs/levels.md and docs/gemm.md, beneath each line such as
 
     <!-- after=vectorize function=linear_32x64_gelu case=default -->
 
-`after` is a pass, or `import`, or `c` for the C source; `function` names what to show; `case` keeps
-only that case of each switch; `match` and `without` keep or drop the lines that hold a text;
-`lines` keeps lines such as 2-9. `make docs` runs it.
+`after` is a pass, or `import`, or `c` for the C source;
+`function` names what to show; `from` takes stages of that name, where a page has several;
+`case` keeps only that case of each switch; `nest=first` drops what follows the first loop nest;
+`loop` keeps the first loop of that name; `match` and `without` keep or drop the lines that hold a
+text; `lines` keeps lines such as 2-9. `make docs` runs it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import tempfile
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -21,24 +25,46 @@ from xdsl.traits import SymbolTable
 from kaoken.backend.c_printer import print_module
 from kaoken.backend.machine import TargetMachine
 from kaoken.compiler import import_model
+from kaoken.modules import read_module
 from kaoken.pipelines import default_pipeline
 from kaoken.universe import make_context
 
 FOLDER = Path(__file__).parent
-PAGE = FOLDER / "levels.md"
-TARGET = "x86-64-v3"
 _BLOCK = re.compile(r"<!-- (after=.*?) -->\n```(\w+)\n.*?\n```\n", re.DOTALL)
 
+Stages = dict[str, ModuleOp | str]
+"""A module after each pass, by the pass's name; `c` is its C."""
 
-def stages() -> dict[str, ModuleOp | str]:
-    """The encoder of docs/encoder.py after each pass, by the pass's name; `c` is its C."""
-    machine, context = TargetMachine.parse(TARGET), make_context()
-    module = _imported()
-    found: dict[str, ModuleOp | str] = {"import": module.clone()}
-    for one in default_pipeline(machine, threads=2):
+
+def stages(module: ModuleOp, target: str, threads: int, schedule: str | None = None) -> Stages:
+    machine, context = TargetMachine.parse(target), make_context()
+    found: Stages = {"import": module.clone()}
+    for one in default_pipeline(machine, threads, schedule=schedule):
         one.apply(context, module)
         found[one.name] = module.clone()
     return found | {"c": print_module(module, machine).code}
+
+
+def levels_stages() -> dict[str, Stages]:
+    return {"page": stages(_imported(), "x86-64-v3", threads=2)}
+
+
+def gemm_stages() -> dict[str, Stages]:
+    """By docs/gemm.schedule, and with one line of it changed as the page tells."""
+
+    def made(schedule: str) -> Stages:
+        return stages(read_module(FOLDER / "gemm.mlir"), "x86-64-v4", 2, schedule)
+
+    schedule = (FOLDER / "gemm.schedule").read_text()
+    changed = schedule.replace("tile(m, 6)", "tile(m, 2)")
+    return {"page": made(schedule), "changed": made(changed)}
+
+
+PAGES: dict[str, Callable[[], dict[str, Stages]]] = {
+    "levels.md": levels_stages,
+    "gemm.md": gemm_stages,
+}
+"""What each page shows: its stages, by the word after `from`."""
 
 
 def _imported() -> ModuleOp:
@@ -61,24 +87,32 @@ def _encoder_module() -> ModuleType:
     return module
 
 
-def page(text: str) -> str:
+def page(name: str) -> str:
     """The page's text with every block made anew."""
-    known = stages()
+    known = PAGES[name]()
 
     def block(match: re.Match[str]) -> str:
         options = dict(word.split("=") for word in match[1].split())
-        stage, function = known[options["after"]], options["function"]
-        shown = c_function(stage, function) if isinstance(stage, str) else ir(stage, function)
-        shown = selected(shown, options)
+        shown = selected(content(known[options.get("from", "page")], options), options)
         return f"<!-- {match[1]} -->\n```{match[2]}\n{shown}\n```\n"
 
-    return _BLOCK.sub(block, text)
+    return _BLOCK.sub(block, (FOLDER / name).read_text())
+
+
+def content(known: Stages, options: dict[str, str]) -> str:
+    """What a block asks for, before lines are selected."""
+    stage, function = known[options["after"]], options["function"]
+    return ir(stage, function) if isinstance(stage, ModuleOp) else c_function(stage, function)
 
 
 def selected(text: str, options: dict[str, str]) -> str:
     """What the options leave of a text."""
     if "case" in options:
         text = only_case(text, options["case"])
+    if "nest" in options:
+        text = first_nest(text)
+    if "loop" in options:
+        text = only_loop(text, options["loop"])
     lines = text.splitlines()
     if "match" in options:
         lines = [line for line in lines if options["match"] in line]
@@ -88,6 +122,28 @@ def selected(text: str, options: dict[str, str]) -> str:
         first, last = map(int, options["lines"].split("-"))
         lines = [*lines[first - 1 : last], *(["  ..."] if last < len(lines) else [])]
     return "\n".join(lines)
+
+
+def first_nest(text: str) -> str:
+    """The text to the end of its first loop, without the function's attributes."""
+    lines = re.sub(r" attributes \{.*\} \{\n", " {\n", text, count=1).splitlines()
+    start, end = loop_lines(lines, r" *(affine\.)?for ")
+    indent = lines[start][: len(lines[start]) - len(lines[start].lstrip())]
+    return "\n".join([*lines[:end], f"{indent}..."])
+
+
+def only_loop(text: str, name: str) -> str:
+    """The first loop over `name`, in MLIR or C, moved to the left."""
+    lines = text.splitlines()
+    start, end = loop_lines(lines, rf".*for (%{name} =|\(int64_t {name} =)")
+    return textwrap.dedent("\n".join(lines[start:end]))
+
+
+def loop_lines(lines: list[str], beginning: str) -> tuple[int, int]:
+    """Where the first loop that begins so begins and ends."""
+    start = next(i for i, line in enumerate(lines) if re.match(beginning, line))
+    closing = lines[start][: len(lines[start]) - len(lines[start].lstrip())] + "}"
+    return start, next(i for i in range(start, len(lines)) if lines[i].startswith(closing)) + 1
 
 
 def ir(module: ModuleOp, function: str) -> str:
@@ -123,7 +179,8 @@ def only_case(text: str, wanted: str) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text()))
+    for name in PAGES:
+        (FOLDER / name).write_text(page(name))
 
 
 if __name__ == "__main__":

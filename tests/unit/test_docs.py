@@ -13,9 +13,7 @@ import pytest
 
 from tests.unit.docs_pages import DOCS, ROOT, copy_tree, edits, shell_lines
 
-LATER = {"benchmarks.md"}
-"""Pages that the index may name before they are there."""
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
@@ -34,13 +32,15 @@ def run(line: str, folder: Path, timeout: int = 300) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in set(_LINK.findall(page.read_text())) - LATER:
+    for target in set(_LINK.findall(page.read_text())):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_the_index_names_every_page() -> None:
     index = (DOCS / "index.md").read_text()
-    assert [page.name for page in PAGES if f"({page.name})" not in index] == ["index.md"]
+    names = [page.name for page in PAGES if page.parent == DOCS]
+    assert [name for name in names if f"({name})" not in index] == ["index.md"]
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", ["add_an_op.md", "add_a_pass.md"])
@@ -89,15 +89,16 @@ def test_use_tells_the_errors_as_they_are(tmp_path: Path) -> None:
         assert done.stderr.decode() in page
 
 
-def test_levels_are_what_kaoken_prints() -> None:
+@pytest.mark.parametrize("page", ["levels.md", "gemm.md"])
+def test_ir_is_what_kaoken_prints(page: str) -> None:
     pytest.importorskip("torch")
     sys.path.insert(0, str(DOCS))
     try:
         import make_levels  # pyright: ignore[reportMissingImports]
     finally:
         sys.path.remove(str(DOCS))
-    text = (DOCS / "levels.md").read_text()
-    assert make_levels.page(text) == text, "docs/levels.md is out of date: run `make docs`"
+    text = (DOCS / page).read_text()
+    assert make_levels.page(page) == text, f"docs/{page} is out of date: run `make docs`"
 
 
 def test_commands_of_levels_run(tmp_path: Path) -> None:
@@ -107,3 +108,18 @@ def test_commands_of_levels_run(tmp_path: Path) -> None:
     for line in shell_lines(DOCS / "levels.md"):
         run(line, tmp_path)
     assert "static void linear_32x64_gelu(" in (tmp_path / "encoder.c").read_text()
+
+
+def test_commands_of_gemm_run(tmp_path: Path) -> None:
+    (tmp_path / "kaoken").symlink_to(ROOT / "kaoken")
+    (tmp_path / "docs").symlink_to(DOCS)
+    page = DOCS / "gemm.md"
+    for line in shell_lines(page):
+        run(line, tmp_path)
+    steps = (tmp_path / "steps.txt").read_text()
+    for name in ("bake", "lower-to-loops", "tile", "reorder", "vectorize", "parallelize"):
+        assert f"IR after {name}:" in steps
+    assert "static void linear_768x3072(" in (tmp_path / "gemm.c").read_text()
+    assert "acc_2[2][4]" in (tmp_path / "gemm" / "gemm.c").read_text()
+    (schedule,) = re.findall("```schedule\n(.*?)```", page.read_text(), re.DOTALL)
+    assert (DOCS / "gemm.schedule").read_text().endswith(schedule)
