@@ -24,6 +24,9 @@ COMMON_FLAGS = (
 """For every target. No contraction: where an fma is meant the code says so. Integers wrap, as in
 the IR."""
 
+LINE_BYTES = 64
+"""Of the cache, on every CPU that there is a target for."""
+
 _GENERIC_LANES = 1
 
 

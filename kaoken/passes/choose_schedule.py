@@ -5,8 +5,9 @@ and tested as text. Ops that carry a schedule already keep it.
 
     %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
 ->
-    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(48), order(m, n0, m_in, n1),
-           tile(m, 512), tile(m_in, 8), vectorize(m_in_in, n1), parallel(n0)>} : ...
+    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 8),
+           tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1),
+           prefetch(k, 32), parallel(n0)>} : ...
 
 Directives, as the loop passes read them:
 
@@ -30,7 +31,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
-from kaoken.backend.machine import TargetMachine
+from kaoken.backend.machine import LINE_BYTES, TargetMachine
 from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
@@ -41,6 +42,10 @@ TARGET = "kaoken.target"
 FLOAT_BITS = 32
 MAX_ROWS = 12
 """The most rows of a tile: each row count up to it gets code of its own."""
+AHEAD_BYTES = 2048
+"""How far ahead each stream of weights is fetched: half a page."""
+MAX_VECTORS = 4
+"""The most registers in a row of a tile."""
 MIN_ROW_BLOCK = 128
 MAX_ROW_BLOCK = 512
 ROW_REGISTERS = 4
@@ -92,24 +97,42 @@ def _schedule(op: KaokenOp, machine: TargetMachine) -> None:
         op.attributes.setdefault("schedule", _rows(op, machine))
 
 
-def register_tile(n: int, machine: TargetMachine) -> tuple[int, int]:
-    """Rows and columns of the accumulator tile of a matrix product with n columns.
+@dataclass(frozen=True)
+class RegisterTile:
+    """The accumulators of a matrix product: rows by panels of columns."""
 
-    As wide as three quarters of the registers allow, of those widths that waste the fewest
-    columns; where several do, the one with the most even ratio of rows to columns.
+    rows: int
+    panels: int
+    width: int
+    """Columns of a panel."""
+
+
+def register_tile(n: int, machine: TargetMachine) -> RegisterTile:
+    """The accumulator tile of a matrix product with n columns, in three quarters of the registers.
+
+    Panels of one cache line make a stream of lines each, which a CPU fetches ahead better than one
+    wide stream. Columns that they do not divide are in wide panels, so that few are wasted.
     """
     lanes = machine.lanes(FLOAT_BITS)
     accumulators = machine.vector_registers * 3 // 4
+    line = LINE_BYTES * 8 // FLOAT_BITS
+    unit = line if n % line == 0 and lanes < line <= MAX_VECTORS * lanes else lanes
 
-    def cost(vectors: int) -> tuple[int, float]:
-        width = vectors * lanes
+    def cost(vectors: int) -> tuple[bool, float, float]:
+        """A last panel that is not full; columns computed (to 10 %); loads of a step of k for each
+        product, where weights count thrice: they come from the second cache, inputs from the
+        first."""
+        rows, width = accumulators // vectors, vectors * lanes
+        uneven = n % lanes == 0 and n % width > 0
         padded = -(-n // width) * width
-        rows = accumulators // vectors
-        loads = vectors + rows
-        return (padded, loads / (rows * vectors))
+        return (uneven, round(padded / n, 1), (rows + 3 * vectors) / (rows * vectors))
 
-    vectors = min((v for v in range(1, 5) if accumulators // v >= 1), key=cost)
-    return min(accumulators // vectors, MAX_ROWS), vectors * lanes
+    choices = range(unit // lanes, min(MAX_VECTORS, accumulators) + 1, unit // lanes)
+    vectors = min(choices, key=cost)
+    rows, width = min(accumulators // vectors, MAX_ROWS), vectors * lanes
+    if n % width or unit * 32 < LINE_BYTES * 8:
+        return RegisterTile(rows, 1, width)
+    return RegisterTile(rows, width // unit, unit)
 
 
 def row_block(k: int, rows: int, machine: TargetMachine) -> int:
@@ -123,13 +146,19 @@ def row_block(k: int, rows: int, machine: TargetMachine) -> int:
 def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     if machine.matrix_unit is not None and tensor_type(op.input).element_type in NARROW:
         return _tensor_linear(op, machine, machine.matrix_unit)
-    rows, width = register_tile(op.n, machine)
+    tile = register_tile(op.n, machine)
+    columns = ("n0_in", "n1") if tile.panels > 1 else ("n1",)
+    split = [("tile", "n0", tile.panels)] if tile.panels > 1 else []
+    step_bytes = tile.width * FLOAT_BITS // 8
+    ahead = [("prefetch", "k", max(1, AHEAD_BYTES // step_bytes))] if machine.vector_bytes else []
     return _directives(
-        ("panel", width),
-        ("tile", "m", row_block(op.k, rows, machine)),
-        ("tile", "m_in", rows),
-        ("order", "m", "n0", "m_in", "m_in_in", "n1"),
-        ("vectorize", "m_in_in", "n1"),
+        ("panel", tile.width),
+        ("tile", "m", row_block(op.k, tile.rows, machine)),
+        ("tile", "m_in", tile.rows),
+        *split,
+        ("order", "m", "n0", "m_in", "m_in_in", *columns),
+        ("vectorize", "m_in_in", *columns),
+        *ahead,
         ("parallel", "n0"),
     )
 

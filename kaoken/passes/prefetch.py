@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -27,6 +28,7 @@ from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
+from kaoken.backend.machine import LINE_BYTES
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.kaoken_loop import PrefetchOp
 from kaoken.dtypes import numpy_dtype
@@ -34,7 +36,6 @@ from kaoken.passes.loops import induction_variable, loops_named, scheduled_funct
 from kaoken.passes.strict import kind_of, settle
 from kaoken.passes.vectorize import VectorizePass
 
-LINE_BYTES = 64
 SECOND_CACHE = 2
 """MLIR's word (locality) for the cache that is asked to hold the lines."""
 
@@ -80,20 +81,26 @@ def _prefetch(loop: affine.ForOp, distance: int) -> bool:
     for read in streams:
         indices = [_at(builder, index, loop, later) for index in read.indices]
         for line in _lines(read):
-            place = [*indices[:-1], _plus(builder, indices[-1], line)]
+            place = [_plus(builder, i, d) for i, d in zip(indices, line, strict=True)]
             builder.insert(PrefetchOp(read.source, place, SECOND_CACHE))
     return True
 
 
-def _lines(read: vector.TransferReadOp) -> range:
-    """Where, in elements, the cache lines of a read begin; empty when it reads less than one."""
-    *outer, last = read.permutation_map.data.results
-    innermost = AffineDimExpr(len(read.indices) - 1)
-    if last != innermost or any(isinstance(e, AffineDimExpr) for e in outer):
-        return range(0)
-    lanes = read.result.type.get_shape()[-1]
+def _lines(read: vector.TransferReadOp) -> list[tuple[int, ...]]:
+    """Where each cache line of a read begins, as what to add to its indices; none when a row of
+    it is less than one line."""
+    shape, rank = read.result.type.get_shape(), len(read.indices)
     line = LINE_BYTES // numpy_dtype(read.result.type.element_type).itemsize
-    return range(0, lanes, line) if lanes >= line else range(0)
+    walked = {
+        e.position: range(size)
+        for e, size in zip(read.permutation_map.data.results, shape, strict=True)
+        if isinstance(e, AffineDimExpr)
+    }
+    row = len(walked.get(rank - 1, ()))
+    if row < line:
+        return []
+    walked[rank - 1] = range(0, row, line)
+    return list(product(*(walked.get(dim, range(1)) for dim in range(rank))))
 
 
 def _follows(read: vector.TransferReadOp, loop: affine.ForOp) -> bool:

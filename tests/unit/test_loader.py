@@ -249,7 +249,7 @@ def test_known_sizes_of_tensors(model: CompiledModel) -> None:
         assert torch.equal(result, y)
     assert isinstance(model(x.numpy(), ids.numpy())["y"], np.ndarray)
     for wrong in (x.double(), x.to("meta"), x.to_sparse()):
-        with pytest.raises(KaokenError, match="^x: "):
+        with pytest.raises(KaokenError, match=r"^x: "):
             model(wrong, ids)
 
 

@@ -239,8 +239,8 @@ def test_try_lets_the_impossible_pass() -> None:
 
 def test_packed_weights_keep_their_panels() -> None:
     module = apply_passes(model(), "choose-schedule{target=x86-64-v4},bake")
-    with pytest.raises(KaokenError, match="packed in panels of 48 already"):
-        apply_passes(module, 'apply-schedule{file="linear n=48 { panel(16) }"}')
+    with pytest.raises(KaokenError, match="packed in panels of 16 already"):
+        apply_passes(module, 'apply-schedule{file="linear n=48 { panel(48) }"}')
 
 
 def test_an_unused_rule_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,9 +1,12 @@
 """Nests of linear layers and matrix products.
 
 parallel m: parallel n0: parallel n1:            # panels of the packed weight
-  acc = bias[n]
+  acc = bias[n0, n1]
   reduce k: acc += x[m, k] * w[n0, k, n1]
-  y[m, n] = activation(acc) + residual[m, n]
+  y[m, n0, n1] = activation(acc) + residual[m, n0, n1]
+
+Columns are seen as panels of columns, so that a tile may have several panels; where the last panel
+is not full they are seen as they are.
 
 Narrow inputs are read as 32-bit words of two bf16 or four ui8, and k counts words. Sums of eight
 bits start at what the panel's first row says, and are scaled before the bias is added.
@@ -15,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import bf16, f32, i32
+from xdsl.dialects.builtin import MemRefType, bf16, f32, i32
 from xdsl.ir import SSAValue
 
-from kaoken.dialect.attributes import Activation
+from kaoken.dialect.attributes import Activation, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
@@ -33,6 +36,8 @@ WORD_BYTES = 4
 SUM_BLOCK = 256
 """Steps of k that are summed before they meet the rest of a sum of f32."""
 
+Columns = tuple[Index, ...]
+"""Which column: its number, or panel and place in it."""
 Factor = Callable[[Index], SSAValue]
 """The weight (or word of weights) of one column that meets input k."""
 
@@ -66,10 +71,18 @@ def lower_linear(op: LinearOp, kernel: Kernel) -> None:
     if linear.residual is not None:
         kernel.in_place(linear.y, linear.residual)
     m = kernel.size("m", product(kernel.shape(op.input)[:-1]))
-    if op.is_packed:
-        _panel_nest(kernel, linear, m, op.n, tensor_type(op.weight).get_shape()[2])
-    else:
+    if not op.is_packed:
         _plain_nest(kernel, linear, m, op.n)
+    elif _width(op) is None:
+        _uneven_nest(kernel, linear, m, op.n, tensor_type(op.weight).get_shape()[2])
+    else:
+        _panel_nest(kernel, linear, m)
+
+
+def _width(op: LinearOp) -> int | None:
+    """The columns of a panel, where all panels are full."""
+    width = tensor_type(op.weight).get_shape()[2] if op.is_packed else op.n
+    return width if op.is_packed and op.n % width == 0 else None
 
 
 def _suffix(op: LinearOp) -> str:
@@ -89,7 +102,9 @@ def _describe(op: LinearOp) -> str:
 
 
 def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
-    rows, n = product(kernel.shape(op.input)[:-1]), Dim.of(op.n)
+    rows = product(kernel.shape(op.input)[:-1])
+    width = _width(op)
+    columns = tuple(map(Dim.of, (op.n,) if width is None else (op.n // width, width)))
     element = tensor_type(op.input).element_type
     dot, k, word = None, op.k, None
     if element in NARROW:
@@ -101,10 +116,10 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
     return _Linear(
         kernel.buffer("x", op.input, (rows, Dim.of(k)), element=word),
         kernel.buffer("w", op.weight, shape[:3], element=word),
-        None if op.bias is None else kernel.buffer("b", op.bias),
-        None if op.residual is None else kernel.buffer("r", op.residual, (rows, n)),
-        _scales(op, kernel, rows),
-        kernel.buffer("y", op.result, (rows, n)),
+        None if op.bias is None else kernel.buffer("b", op.bias, columns),
+        None if op.residual is None else kernel.buffer("r", op.residual, (rows, *columns)),
+        _scales(op, kernel, rows, columns),
+        kernel.buffer("y", op.result, (rows, *columns)),
         k,
         dot,
         op.activation.data,
@@ -112,18 +127,32 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
     )
 
 
-def _scales(op: LinearOp, kernel: Kernel, rows: Dim) -> tuple[SSAValue, SSAValue] | None:
+def _scales(
+    op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape
+) -> tuple[SSAValue, SSAValue] | None:
     if op.input_scale is None or op.weight_scale is None:
         return None
-    return kernel.buffer("xs", op.input_scale, (rows,)), kernel.buffer("ws", op.weight_scale)
+    row_scales = kernel.buffer("xs", op.input_scale, (rows,))
+    return row_scales, kernel.buffer("ws", op.weight_scale, columns)
 
 
 def _plain_nest(kernel: Kernel, linear: _Linear, m: Index, n: int) -> None:
     with kernel.parallel("m", m) as i, kernel.parallel("n1", n) as j:
-        _output(kernel, linear, i, j, lambda k: kernel.load(linear.weight, j, k))
+        _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, j, k))
 
 
-def _panel_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
+def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
+    assert isinstance(linear.weight.type, MemRefType)
+    panels, _, width = linear.weight.type.get_shape()
+    with (
+        kernel.parallel("m", m) as i,
+        kernel.parallel("n0", panels) as p,
+        kernel.parallel("n1", width) as lane,
+    ):
+        _output(kernel, linear, i, (p, lane), lambda k: kernel.load(linear.weight, p, k, lane))
+
+
+def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
     """All whole panels in one nest, the rest of the columns in a second one."""
     panels, rest = divmod(n, width)
     if panels:
@@ -133,27 +162,28 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -
             kernel.parallel("n1", width) as lane,
         ):
             j = kernel.affine(lambda p, lane: p * width + lane, p, lane)
-            _output(kernel, linear, i, j, lambda k: kernel.load(linear.weight, p, k, lane))
-    if rest:
-        with kernel.parallel("m", m) as i, kernel.parallel("n1", rest) as lane:
-            j = kernel.affine(lambda lane: lane + panels * width, lane)
-            _output(kernel, linear, i, j, lambda k: kernel.load(linear.weight, panels, k, lane))
+            _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, p, k, lane))
+    with kernel.parallel("m", m) as i, kernel.parallel("n1", rest) as lane:
+        j = kernel.affine(lambda lane: lane + panels * width, lane)
+        _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, panels, k, lane))
 
 
-def _output(kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor) -> None:
+def _output(
+    kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
+) -> None:
     """One element of the result."""
     if linear.scales is None:
-        value = _float_sum(kernel, linear, i, j, weight)
+        value = _float_sum(kernel, linear, i, column, weight)
     else:
-        value = _integer_sum(kernel, linear, i, j, weight)
+        value = _integer_sum(kernel, linear, i, column, weight)
     value = emit_activation(kernel, linear.activation, value)
     if linear.residual is not None:
-        value = kernel.insert(arith.AddfOp(value, kernel.load(linear.residual, i, j)))
-    kernel.store(value, linear.y, i, j)
+        value = kernel.insert(arith.AddfOp(value, kernel.load(linear.residual, i, *column)))
+    kernel.store(value, linear.y, i, *column)
 
 
 def _float_sum(
-    kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor
+    kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
 ) -> SSAValue:
     """Block by block, so that rounding errors grow with the blocks and not with all of k."""
 
@@ -170,7 +200,7 @@ def _float_sum(
             lambda k, acc: step(kernel.affine(lambda f, k: f * SUM_BLOCK + k, first, k), acc),
         )
 
-    start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, j)
+    start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, *column)
     if linear.k <= SUM_BLOCK or linear.is_tensor:
         return kernel.fold("k", linear.k, start, step)
     blocks, rest = divmod(linear.k, SUM_BLOCK)
@@ -184,7 +214,7 @@ def _float_sum(
 
 
 def _integer_sum(
-    kernel: Kernel, linear: _Linear, i: SSAValue, j: SSAValue, weight: Factor
+    kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
 ) -> SSAValue:
     """The exact sum in i32, times the scales, plus the bias."""
     assert linear.scales is not None
@@ -194,11 +224,11 @@ def _integer_sum(
         return kernel.insert(DotOp(DotKind.UI8_I8, kernel.load(linear.x, i, k), words, acc))
 
     total = kernel.insert(ConvertOp(kernel.fold("k", linear.k, weight(0), step), f32))
-    row, column = kernel.load(linear.scales[0], i), kernel.load(linear.scales[1], j)
-    scale = kernel.insert(arith.MulfOp(row, column))
+    row, own = kernel.load(linear.scales[0], i), kernel.load(linear.scales[1], *column)
+    scale = kernel.insert(arith.MulfOp(row, own))
     if linear.bias is None:
         return kernel.insert(arith.MulfOp(total, scale))
-    return kernel.insert(math.FmaOp(total, scale, kernel.load(linear.bias, j)))
+    return kernel.insert(math.FmaOp(total, scale, kernel.load(linear.bias, *column)))
 
 
 def lower_matmul(op: MatmulOp, kernel: Kernel) -> None:

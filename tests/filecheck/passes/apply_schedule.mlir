@@ -9,7 +9,7 @@
 // BAD-NEXT: {{^                       }}^^^^^^^^^
 
 // PRINT:      linear k=24 n=48 {
-// PRINT-NEXT:     panel(48)
+// PRINT-NEXT:     panel(16)
 // PRINT-NEXT:     tile(m, 512)
 // PRINT:      relu n=48 {
 // PRINT-NEXT:     tile(h, 48)

@@ -8,9 +8,9 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
   %w = kaoken.weight "w" : tensor<3072x768xf32>
   %g = kaoken.weight "g" : tensor<3072xf32>
   // CHECK: kaoken.linear
-  // CHECK-SAME: schedule = #kaoken.schedule<panel(64), tile(m, {{[0-9]+}}), tile(m_in, 6), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), parallel(n0)>
+  // CHECK-SAME: schedule = #kaoken.schedule<panel(16), tile(m, {{[0-9]+}}), tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 32), parallel(n0)>
   // V3: kaoken.linear
-  // V3-SAME: schedule = #kaoken.schedule<panel({{[0-9]+}}), tile(m, {{[0-9]+}}), tile(m_in, {{[0-9]+}}), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), parallel(n0)>
+  // V3-SAME: schedule = #kaoken.schedule<panel(16), tile(m, {{[0-9]+}}), tile(m_in, 6), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 32), parallel(n0)>
   %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
   // CHECK: kaoken.rms_norm
   // CHECK-SAME: schedule = #kaoken.schedule<tile(h, 64), vectorize(h_in), parallel(m)>

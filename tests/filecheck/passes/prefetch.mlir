@@ -52,3 +52,27 @@ func.func @still(%i: memref<64xindex>, %w: memref<128x32xf32>, %y: memref<32xf32
   } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
   return
 }
+
+// A tile of several panels: each is a stream of its own.
+// CHECK-LABEL: func.func @panels
+// CHECK:         %[[ahead:.*]] = affine.apply affine_map<(d0) -> ((d0 + 4))> (%{{.*}})
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[first:.*]], %[[ahead]], %[[lane:.*]]] {locality = 2 : i64}
+// CHECK-NEXT:    %[[second:.*]] = affine.apply affine_map<(d0) -> ((d0 + 1))> (%[[first]])
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[second]], %[[ahead]], %[[lane]]] {locality = 2 : i64}
+// CHECK-NOT:     prefetch
+// CHECK:         vector.fma
+func.func @panels(%x: memref<64xf32>, %w: memref<2x64x16xf32>, %y: memref<2x16xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n0, n1), prefetch(k, 4)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %n0 = 0 to 2 {
+    affine.for %n1 = 0 to 16 {
+      %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+        %a = memref.load %x[%k] : memref<64xf32>
+        %b = memref.load %w[%n0, %k, %n1] : memref<2x64x16xf32>
+        %t = math.fma %a, %b, %acc : f32
+        affine.yield %t : f32
+      } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+      memref.store %s, %y[%n0, %n1] : memref<2x16xf32>
+    } {kaoken_loop.name = "n1", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel"}
+  return
+}
