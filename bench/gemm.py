@@ -9,7 +9,9 @@ of the CPU's peak between the turns. --write puts the table into docs/gemm.md as
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from documentation import write_block
@@ -26,6 +28,7 @@ TARGET = "x86-64-v4"
 ROWS, INPUTS, OUTPUTS = 128, 768, 3072
 TILES = (1, 2, 4, 6, 8, 12)
 REGISTERS_OF_A_PANEL = 4
+PYTORCH = "PyTorch eager"
 
 
 def schedules() -> dict[str, str | None]:
@@ -56,17 +59,32 @@ def measure(options: argparse.Namespace) -> Table:
     x = np.random.default_rng(0).standard_normal((ROWS, INPUTS)).astype(np.float32)
     calls = {name: kaoken.load(place).bind(x) for name, place in places.items()}
     limits, probe = Limits(), Probe(TARGET, options.folder, [])
+    calls[PYTORCH] = pytorch(x)
     calls["peak"] = lambda: probe.measure(limits, 1, options.seconds)
     times = medians(calls, options.rounds, options.seconds)
     peak, work = limits.peak("fp32"), 2 * ROWS * INPUTS * OUTPUTS
     assert peak is not None
     title = f"768 -> 3072, 128 rows, fp32, 1 thread, {TARGET}; peak {peak / 1e9:.0f} GFLOP/s"
     table = Table(title, ("schedule", "a call", "GFLOP/s", "of the peak"))
-    for name in places:
+    for name in (*places, PYTORCH):
         rate = work / times[name]
         cells = [seconds(times[name]), f"{rate / 1e9:.1f}", f"{100 * rate / peak:.1f} %"]
         table.rows.append([name, *cells])
     return table
+
+
+def pytorch(x: np.ndarray) -> Callable[[], Any]:
+    """The same layer in PyTorch, which takes what instructions the CPU has."""
+    import torch
+
+    torch.set_num_threads(1)
+    layer, rows = torch.nn.Linear(INPUTS, OUTPUTS), torch.from_numpy(x)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return layer(rows)
+
+    return call
 
 
 def main() -> None:
