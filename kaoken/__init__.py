@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
+    from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.compiled_model import CompiledModel
-    from kaoken.compiler import compile, load
+    from kaoken.compiler import compile, load, load_decoder
 
-__all__ = ["CompiledModel", "KaokenError", "compile", "load"]
+__all__ = ["CompiledDecoder", "CompiledModel", "KaokenError", "compile", "load", "load_decoder"]
 
 _HOMES = {
+    "CompiledDecoder": "kaoken.compiled_decoder",
     "CompiledModel": "kaoken.compiled_model",
     "compile": "kaoken.compiler",
     "load": "kaoken.compiler",
+    "load_decoder": "kaoken.compiler",
 }
 
 

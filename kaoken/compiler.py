@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
     from kaoken.backend.machine import TargetMachine
+    from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.compiled_model import CompiledModel
 
 Progress = Callable[[str], None]
@@ -201,7 +202,22 @@ def load(folder: str | Path, threads: int | None = None) -> CompiledModel:
     from kaoken.backend.loader import Library
     from kaoken.compiled_model import CompiledModel
 
-    return CompiledModel(Library(Path(folder)), threads)
+    library = Library(Path(folder))
+    if library.manifest.get("generation"):
+        from kaoken.compiled_decoder import CompiledDecoder
+
+        return CompiledDecoder(library, threads)
+    return CompiledModel(library, threads)
+
+
+def load_decoder(folder: str | Path, threads: int | None = None) -> CompiledDecoder:
+    """Open a compiled model that generates text, as `load`; KaokenError for one that does not."""
+    from kaoken.compiled_decoder import CompiledDecoder
+
+    model = load(folder, threads)
+    if not isinstance(model, CompiledDecoder):
+        raise KaokenError(f"{folder} does not generate text: it was compiled from an encoder")
+    return model
 
 
 def compile_module(

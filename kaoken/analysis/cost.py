@@ -20,7 +20,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from kaoken.analysis.shapes import Shapes
 from kaoken.dialect.attributes import Norm
-from kaoken.dialect.base import KaokenOp, tensor_type
+from kaoken.dialect.base import KaokenOp, element_type_of
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.nn import (
     UI8,
@@ -148,11 +148,11 @@ def _read(op: KaokenOp) -> list[SSAValue]:
 
 
 def _nbytes(value: SSAValue, shapes: Shapes) -> Dim:
-    return product(shapes[value]) * numpy_dtype(tensor_type(value).element_type).itemsize
+    return product(shapes[value]) * numpy_dtype(element_type_of(value)).itemsize
 
 
 def _precision(op: KaokenOp) -> str:
-    element = tensor_type(op.operands[0]).element_type if op.operands else None
+    element = element_type_of(op.operands[0]) if op.operands else None
     if not isinstance(op, LinearOp):
         narrow = isinstance(op, AttentionOp) and op.bf16_products is not None
         return "bf16" if narrow else "fp32"

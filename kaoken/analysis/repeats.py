@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import UnionType
 
 from xdsl.dialects import arith
 from xdsl.ir import Operation, SSAValue
@@ -152,7 +153,9 @@ def _interface(window: Window) -> int:
 
 
 def op_kinds(
-    ops: Sequence[Operation], shapes: Mapping[SSAValue, Shape], movable: type[Operation]
+    ops: Sequence[Operation],
+    shapes: Mapping[SSAValue, Shape],
+    movable: type[Operation] | UnionType,
 ) -> list[int]:
     """A number for each op, equal for ops that do the same to values of the same shapes."""
     numbers: dict[Hashable, int] = {}

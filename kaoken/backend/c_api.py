@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kaoken.backend import generation_api
 from kaoken.backend.interface import Interface, Role, TensorSpec, c_identifier
 
 C_TYPES = {
@@ -95,7 +96,7 @@ typedef struct {name} {name};
 
 /* Ends the context's threads and frees its memory. NULL is allowed. */
 {api} void {name}_destroy({name} *model);
-{_timers_header(m)}
+{generation_api.header(m.interface, name)}{_timers_header(m)}
 #ifdef __cplusplus
 }}
 #endif
@@ -135,11 +136,13 @@ def source(m: ModelText, code: str, main: str) -> str:
         f" *\n{_describe(m)}\n */\n",
         f'#include "{m.name}.h"\n{runtime}',
         code.strip() + "\n",
+        generation_api.session(m.interface, m.name),
         _description(m),
         _body(m, main),
         _functions(m),
+        generation_api.functions(m.interface, m.name),
     ]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def cmake(m: ModelText, flags: Mapping[str, Sequence[str]]) -> str:
@@ -177,6 +180,8 @@ target_link_libraries({m.name}_example {m.name})
 def example(m: ModelText) -> str:
     """A small program: every size 1 (or as given), every input 1, the first outputs printed."""
     i = m.interface
+    if i.generation is not None:
+        return generation_api.example(m.name)
     sizes = "\n".join(
         f"    int64_t {c_identifier(s)} = argc > {n} ? atoll(argv[{n}]) : 1;"
         for n, s in enumerate(i.symbols, 2)
@@ -254,8 +259,9 @@ def _describe(m: ModelText) -> str:
     i = m.interface
     lines = [f"input   {_tensor_text(t)}" for t in i.inputs]
     lines += [f"output  {_tensor_text(t)}" for t in i.outputs]
-    lines += [f"size    {s}: 1 to {limit}" for s, limit in i.symbols.items()]
-    lines.append(f"memory  {i.arena_bytes} bytes a context, {m.weights_bytes} bytes of weights")
+    lines += [f"size    {s}: {i.least.get(s, 1)} to {limit}" for s, limit in i.symbols.items()]
+    memory = i.arena_bytes + generation_api.session_bytes(i)
+    lines.append(f"memory  {memory} bytes a context, {m.weights_bytes} bytes of weights")
     return "\n".join(f" *   {line}" for line in lines)
 
 
@@ -292,7 +298,9 @@ def _escape(text: str) -> str:
 
 def _description(m: ModelText) -> str:
     i, limits = m.interface, ", ".join(map(str, m.interface.symbols.values()))
+    least = ", ".join(str(i.least.get(symbol, 1)) for symbol in i.symbols)
     numbers = f"static const int64_t {m.name}_limits[] = {{{limits}}};\n" if i.symbols else ""
+    numbers += f"static const int64_t {m.name}_least[] = {{{least}}};\n" if i.least else ""
     return f"""\
 {_strings(f"{m.name}_symbols", list(i.symbols))}{numbers}{_strings(f"{m.name}_errors", i.errors)}
 static const kk_model {m.name}_description = {{
@@ -300,11 +308,12 @@ static const kk_model {m.name}_description = {{
     .features = "{" ".join(m.features)}",
     .weights_digest = "{m.digest}",
     .weights_bytes = {m.weights_bytes}u,
-    .arena_bytes = {i.arena_bytes}u,
+    .arena_bytes = {i.arena_bytes + generation_api.session_bytes(i)}u,
     .max_threads = {m.threads},
     .symbol_count = {len(i.symbols)},
     .symbol_names = {f"{m.name}_symbols" if i.symbols else "NULL"},
     .symbol_limits = {f"{m.name}_limits" if i.symbols else "NULL"},
+    .symbol_least = {f"{m.name}_least" if i.least else "NULL"},
     .error_count = {len(i.errors)},
     .errors = {f"{m.name}_errors" if i.errors else "NULL"},
     .timer_count = {len(i.timers)},
@@ -361,13 +370,27 @@ def _functions(m: ModelText) -> str:
     {name}_call call = {{
         .context = (kk_context *)model,
 {values}    }};
-{sizes}    return kk_run(call.context, {name}_body, &call, {"sizes" if i.symbols else "NULL"});
+{_limit_checks(m)}{sizes}\
+    return kk_run(call.context, {name}_body, &call, {"sizes" if i.symbols else "NULL"});
 }}
 
 const char *{name}_error(const {name} *model) {{ return kk_error((const kk_context *)model); }}
 
 void {name}_destroy({name} *model) {{ kk_destroy((kk_context *)model); }}
 {_timers_functions(m)}"""
+
+
+def _limit_checks(m: ModelText) -> str:
+    """Sizes that depend on each other, checked before a call."""
+    checks = [
+        f"""\
+    if ({_c_dim(str(size))} > {_c_dim(str(most))})
+        return kk_refuse(call.context, "{size} is %lld, but {m.name} takes at most {most}",
+                         (long long)({_c_dim(str(size))}));
+"""
+        for size, most in m.interface.limits
+    ]
+    return "".join(checks)
 
 
 def _timers_functions(m: ModelText) -> str:

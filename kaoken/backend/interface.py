@@ -28,6 +28,7 @@ from xdsl.ir import Attribute
 
 from kaoken.analysis.cost import cost_texts
 from kaoken.dialect.attributes import Shape, ShapeAttr
+from kaoken.dialect.dims import Dim
 from kaoken.dialect.kaoken_loop import TeamType, TimersType
 from kaoken.dtypes import dtype_name
 from kaoken.errors import KaokenError
@@ -66,6 +67,17 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
+class Generation:
+    """What makes a model one that generates text: tokens that its caches hold, and so on."""
+
+    capacity: int
+    end_tokens: tuple[int, ...]
+
+    def as_json(self) -> dict[str, object]:
+        return {"capacity": self.capacity, "end_tokens": list(self.end_tokens)}
+
+
+@dataclass(frozen=True)
 class Interface:
     """The public face of one model; `roles` are those of `@main`'s arguments in order.
 
@@ -84,6 +96,11 @@ class Interface:
     input_tree: Mapping[str, Any] | None = None
     timers: tuple[Mapping[str, str], ...] = ()
     """What each timer of an instrumented model is for, as `instrument` says it."""
+    least: Mapping[str, int] = field(default_factory=dict)
+    """The least that a symbol may be, where that is not 1."""
+    limits: tuple[tuple[Dim, Dim], ...] = ()
+    """Pairs of sizes of which the first may be at most the second."""
+    generation: Generation | None = None
 
     @property
     def threaded(self) -> bool:
@@ -108,7 +125,7 @@ def interface_of(module: ModuleOp, name: str | None = None) -> Interface:
     inputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.INPUT)
     outputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.OUTPUT)
     names = [_text(main, i, "kaoken.name") for i, r in enumerate(roles) if r is Role.SYMBOL]
-    maxima = _maxima(main)
+    maxima = _sizes(main, "kaoken.max")
     return Interface(
         c_identifier(name or _string(module, "kaoken.name") or "model"),
         inputs,
@@ -120,6 +137,9 @@ def interface_of(module: ModuleOp, name: str | None = None) -> Interface:
         json.loads(_string(module, "kaoken.output_tree") or _default_tree(len(outputs))),
         json.loads(_string(module, "kaoken.input_tree") or "null"),
         _timers(module),
+        _sizes(main, "kaoken.least"),
+        _limits(main),
+        _generation(module),
     )
 
 
@@ -178,12 +198,33 @@ def _tensor(main: FuncOp, index: int) -> TensorSpec:
     return TensorSpec(_text(main, index, key), dtype_name(type_.element_type), shape.data)
 
 
-def _maxima(main: FuncOp) -> dict[str, int]:
-    declared = main.attributes.get("kaoken.max")
+def _sizes(main: FuncOp, key: str) -> dict[str, int]:
+    """A dictionary of numbers, such as `kaoken.max`."""
+    declared = main.attributes.get(key)
     if not isinstance(declared, DictionaryAttr):
         return {}
     pairs = declared.data.items()
     return {name: value.value.data for name, value in pairs if isinstance(value, IntegerAttr)}
+
+
+def _limits(main: FuncOp) -> tuple[tuple[Dim, Dim], ...]:
+    """`kaoken.limits`: a list of `#kaoken.shape<[size, most]>`."""
+    declared = main.attributes.get("kaoken.limits")
+    if not isinstance(declared, ArrayAttr):
+        return ()
+    pairs = [pair.data for pair in declared if isinstance(pair, ShapeAttr)]
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def _generation(module: ModuleOp) -> Generation | None:
+    declared = module.attributes.get("kaoken.generation")
+    if not isinstance(declared, DictionaryAttr):
+        return None
+    capacity, ends = declared.data.get("capacity"), declared.data.get("end_tokens")
+    if not isinstance(capacity, IntegerAttr) or not isinstance(ends, ArrayAttr):
+        raise KaokenError("kaoken.generation says a capacity and a list of end_tokens")
+    tokens = tuple(token.value.data for token in ends if isinstance(token, IntegerAttr))
+    return Generation(capacity.value.data, tokens)
 
 
 def _errors(module: ModuleOp) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class Library:
         self.threads: int = self.manifest["threads"]
         self._weights = _file(folder, self.manifest["weights"])
         library = _open(_file(folder, self.manifest["library"]), self.manifest["target"])
+        self._library = library
         self._create, self._error, self._destroy, self.run = self._functions(library)
         self._timers, self._reset_timers = self._timer_functions(library)
 
@@ -75,6 +76,15 @@ class Library:
         run.restype = ctypes.c_int
         run.argtypes = [*pointers, *[ctypes.c_int64] * len(self.symbols)]
         return create, error, destroy, run
+
+    def functions(self, signatures: Mapping[str, tuple[Any, list[Any]]]) -> dict[str, Any]:
+        """More functions of the library by name: what each gives, and takes behind the context."""
+        found: dict[str, Any] = {}
+        for verb, (result, arguments) in signatures.items():
+            function = getattr(self._library, f"{self.name}_{verb}")
+            function.restype, function.argtypes = result, [ctypes.c_void_p, *arguments]
+            found[verb] = function
+        return found
 
     def _timer_functions(self, library: ctypes.CDLL) -> tuple[Any, Any]:
         """How to read and reset the timers, of a model that was compiled with some."""

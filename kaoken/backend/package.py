@@ -112,6 +112,7 @@ def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
         "output_tree": i.output_tree,
         "ops": dict(options.ops),
         "timers": [dict(timer) for timer in i.timers],
+        "generation": None if i.generation is None else i.generation.as_json(),
         "arena_bytes": i.arena_bytes,
         "weights_bytes": m.weights_bytes,
         "weights_digest": m.digest,

@@ -43,6 +43,17 @@ class HandleType(TypeAttribute):
     @abstractmethod
     def shape(self) -> Shape: ...
 
+    @property
+    @abstractmethod
+    def element(self) -> Attribute: ...
+
+
+def element_type_of(value: SSAValue) -> Attribute:
+    """The element type of a tensor, or of what a handle names."""
+    if isinstance(value.type, HandleType):
+        return value.type.element
+    return tensor_type(value).element_type
+
 
 def operand_shape(value: SSAValue, prefix: str = "d") -> Shape:
     """The shape of a tensor, as `type_shape` gives it, or of what a handle names."""

@@ -85,6 +85,10 @@ class CacheType(ParametrizedAttribute, HandleType):
         return (Dim.of(self.capacity.data), Dim.of(self.width))
 
     @property
+    def element(self) -> Attribute:
+        return self.element_type
+
+    @property
     def memory_shape(self) -> tuple[int, ...]:
         """The shape of its memory: that of `layout`, with whole panels."""
         capacity, heads, size = self.capacity.data, self.heads.data, self.head_size.data

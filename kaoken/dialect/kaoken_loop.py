@@ -96,6 +96,25 @@ class WeightOp(IRDLOperation):
 
 
 @irdl_op_definition
+class StateOp(IRDLOperation):
+    """Memory of the context that keeps its contents between calls, by name.
+
+    `plan-memory` gives it a place at the start of the arena.
+    """
+
+    name = "kaoken_loop.state"
+
+    key = prop_def(StringAttr)
+    result = result_def(AnyMemRef)
+
+    traits = traits_def(Pure())
+    assembly_format = "$key attr-dict `:` type($result)"
+
+    def __init__(self, key: str, type_: Attribute):
+        super().__init__(properties={"key": StringAttr(key)}, result_types=[type_])
+
+
+@irdl_op_definition
 class ViewOp(IRDLOperation):
     """The memory of `source`, from `offset` (plus `extra`) bytes on, under another type.
 
@@ -442,6 +461,7 @@ KaokenLoop = Dialect(
     "kaoken_loop",
     [
         WeightOp,
+        StateOp,
         ViewOp,
         ThreadIdOp,
         NumThreadsOp,

@@ -132,6 +132,12 @@ class _DecoderBuilder(Graph):
             arg_attrs=ArrayAttr([_input_attributes()]),
         )
         function.attributes["kaoken.max"] = self._maxima()
+        function.attributes["kaoken.least"] = DictionaryAttr(
+            {"past": int_attr(0), "outputs": int_attr(0)}
+        )
+        function.attributes["kaoken.limits"] = ArrayAttr(
+            [ShapeAttr((PAST + TOKENS, Dim.of(self.capacity))), ShapeAttr((OUTPUTS, TOKENS))]
+        )
         logits = self._model(self.block.args[0])
         logits.name_hint = "logits"
         self.builder.insert(ReturnOp(logits))

@@ -29,14 +29,17 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from kaoken.backend.machine import LINE_BYTES, TargetMachine
 from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
+from kaoken.dialect.decoder import PANEL, CacheAppendOp
 from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
+from kaoken.passes.lowering.cached_attention import reads_caches
 
 TARGET = "kaoken.target"
 FLOAT_BITS = 32
@@ -48,6 +51,8 @@ MAX_VECTORS = 4
 """The most registers in a row of a tile."""
 MIN_ROW_BLOCK = 128
 MAX_ROW_BLOCK = 512
+MAX_GROUP = 8
+"""The most query heads that a kernel over a cache works on at once."""
 ROW_REGISTERS = 4
 """How many vector registers a row loop works on at once, to hide the latency of additions."""
 
@@ -67,7 +72,9 @@ class ChooseSchedulePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = target_of(op, self.target)
         for inner in op.walk():
-            if isinstance(inner, KaokenOp) and not isinstance(inner, WeightOp | ReshapeOp):
+            if isinstance(inner, CacheAppendOp):
+                inner.attributes.setdefault("schedule", _rows(inner.input, machine))
+            elif isinstance(inner, KaokenOp) and not isinstance(inner, WeightOp | ReshapeOp):
                 _schedule(inner, machine)
         if self.print:
             from kaoken.schedule.printing import print_schedules
@@ -88,13 +95,13 @@ def target_of(module: ModuleOp, target: str | None = None) -> TargetMachine:
 def _schedule(op: KaokenOp, machine: TargetMachine) -> None:
     if isinstance(op, LinearOp | AttentionOp):
         if op.schedule is None:
-            choose = _linear if isinstance(op, LinearOp) else _attention
+            choose = _linear if isinstance(op, LinearOp) else _any_attention
             op.schedule = choose(op, machine)  # pyright: ignore[reportArgumentType]
         if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
-            op.attributes.setdefault("norm_schedule", _rows(op, machine))
+            op.attributes.setdefault("norm_schedule", _rows(op.result, machine))
         return
     if "schedule" not in op.properties:
-        op.attributes.setdefault("schedule", _rows(op, machine))
+        op.attributes.setdefault("schedule", _rows(op.result, machine))
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,10 @@ def _tensor_linear(op: LinearOp, machine: TargetMachine, unit: MatrixUnit) -> Sc
     )
 
 
+def _any_attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
+    return (_cached_attention if reads_caches(op) else _attention)(op, machine)
+
+
 def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
     """Two registers of keys by as many rows as leave room for both products' tiles."""
     lanes = machine.lanes(FLOAT_BITS)
@@ -192,12 +203,33 @@ def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
     )
 
 
-def _rows(op: KaokenOp, machine: TargetMachine) -> ScheduleAttr:
+def _cached_attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
+    """As many query heads of a key head as fit, by as many registers of keys as leave room."""
+    lanes = machine.lanes(FLOAT_BITS)
+    accumulators = machine.vector_registers * 3 // 4
+    group = op.heads // op.kv_heads
+    rows = max(r for r in range(1, min(group, MAX_GROUP) + 1) if group % r == 0)
+    vectors = next(v for v in (4, 2, 1) if v == 1 or v * rows <= accumulators)
+    width = min(vectors * lanes, PANEL)
+    return _directives(
+        ("tile", "r", rows),
+        ("tile", "j1", width),
+        ("tile", "e", width),
+        ("order", "j1", "r", "r_in", "j1_in"),
+        ("order", "e", "r", "r_in", "e_in"),
+        ("vectorize", "r_in", "j1_in"),
+        ("vectorize", "r_in", "e_in"),
+        ("vectorize", "lane"),
+        ("parallel", "it"),
+    )
+
+
+def _rows(value: SSAValue, machine: TargetMachine) -> ScheduleAttr:
     """Row by row: the last dimension in vectors where its size is known."""
     outer = _directives(("parallel", "m"))
-    if isinstance(op, CumsumOp):
+    if isinstance(value.owner, CumsumOp):
         return outer
-    sizes = tensor_type(op.result).get_shape()
+    sizes = tensor_type(value).get_shape()
     if not sizes or sizes[-1] < 2:
         return outer
     width = min(ROW_REGISTERS * machine.lanes(FLOAT_BITS), sizes[-1])

@@ -43,9 +43,16 @@ from xdsl.transforms.common_subexpression_elimination import cse
 
 from kaoken.analysis.shapes import symbolic_shapes
 from kaoken.dialect.attributes import Norm, ScheduleAttr, Shape, ShapeAttr
-from kaoken.dialect.base import KaokenOp, tensor_type
+from kaoken.dialect.base import HandleType, KaokenOp, tensor_type
+from kaoken.dialect.decoder import (
+    CacheAppendOp,
+    CacheOp,
+    CacheReadOp,
+    CacheType,
+    RopeOp,
+)
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.kaoken_loop import ViewOp
+from kaoken.dialect.kaoken_loop import StateOp, ViewOp
 from kaoken.dialect.kaoken_loop import WeightOp as WeightPointerOp
 from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import ReshapeOp, SliceOp
@@ -53,6 +60,7 @@ from kaoken.errors import KaokenError
 from kaoken.passes.annotate_cost import COST, NORM_COST
 from kaoken.passes.bake import BakePass
 from kaoken.passes.lowering.attention_plan import columns_of
+from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.lowering.kernel import (
     STATUS_TYPE,
     BufferArgument,
@@ -242,7 +250,8 @@ class _FunctionLowering:
 
     def _add_buffer(self, value: SSAValue, name: str, attributes: dict[str, Attribute]) -> SSAValue:
         shape = self.shapes[value]
-        attributes["kaoken.shape"] = ShapeAttr(shape)
+        if not isinstance(value.type, HandleType):
+            attributes["kaoken.shape"] = ShapeAttr(shape)
         return self._add_argument(_memref(value, shape), name, attributes)
 
     def _add_argument(
@@ -270,6 +279,9 @@ class _FunctionLowering:
         if isinstance(op, WeightOp):
             pointer = WeightPointerOp(op.key.data, _memref(op.result, self.shapes[op.result]))
             self.buffers[op.result] = self._insert(pointer, op.result)
+        elif isinstance(op, CacheOp):
+            state = StateOp(op.key.data, _memref(op.result, self.shapes[op.result]))
+            self.buffers[op.result] = self._insert(state, op.result)
         elif isinstance(op, arith.ConstantOp):
             self.constants.add(op.result)
         elif isinstance(op, ReshapeOp) and op.result not in self.buffers:
@@ -277,13 +289,13 @@ class _FunctionLowering:
             self.buffers[op.result] = self._view(self.buffers[op.input], type_)
         elif isinstance(op, func.CallOp):
             self._lower_call(op)
-        elif isinstance(op, KaokenOp):
+        elif isinstance(op, KaokenOp | CacheAppendOp):
             self._lower_op(op)
         else:
             raise KaokenError(f"lower-to-loops knows no lowering of {op.name}")
 
-    def _lower_op(self, op: KaokenOp) -> None:
-        if isinstance(op, SliceOp) and _only_feeds_attention(op):
+    def _lower_op(self, op: KaokenOp | CacheAppendOp) -> None:
+        if isinstance(op, SliceOp | CacheReadOp) and _is_read_in_place(op):
             return
         if type(op) not in LOWERINGS:
             raise KaokenError(f"lower-to-loops knows no lowering of {op.name}")
@@ -386,7 +398,7 @@ class _FunctionLowering:
                 self._call(kernel, None)
 
 
-def _hand_on(op: KaokenOp, key: str, call: func.CallOp) -> None:
+def _hand_on(op: Operation, key: str, call: func.CallOp) -> None:
     """Let the call of a kernel carry what the op says that it costs."""
     if key in op.attributes:
         call.attributes[COST] = op.attributes[key]
@@ -399,14 +411,26 @@ def _return_of(function: func.FuncOp) -> func.ReturnOp:
 
 
 def _memref(value: SSAValue, shape: Shape) -> MemRefType[Attribute]:
+    if isinstance(value.type, CacheType):
+        return MemRefType(value.type.element_type, value.type.memory_shape)
     return MemRefType(tensor_type(value).element_type, [d.static for d in shape])
 
 
-def _only_feeds_attention(op: SliceOp) -> bool:
-    """Attention reads slices of the last dimension in place."""
+def _is_read_in_place(op: SliceOp | CacheReadOp) -> bool:
+    """Whether all users of a slice of the last dimension, or of a cache, read it where it is."""
+    if isinstance(op, CacheReadOp):
+        users = [use.operation for use in op.result.uses]
+        return all(isinstance(user, AttentionOp) and reads_caches(user) for user in users)
     if columns_of(op.result).source is op.result:
         return False
-    return all(isinstance(use.operation, AttentionOp) and use.index < 3 for use in op.result.uses)
+    return all(_reads_columns(use.operation, use.index) for use in op.result.uses)
+
+
+def _reads_columns(op: Operation, operand: int) -> bool:
+    """Whether a kernel reads that operand through a slice."""
+    if isinstance(op, AttentionOp):
+        return operand < 3
+    return isinstance(op, RopeOp | CacheAppendOp) and operand == 0
 
 
 def callee_symbols(parameters: list[Shape], arguments: list[Shape]) -> dict[str, Dim]:

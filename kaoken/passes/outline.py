@@ -17,7 +17,7 @@ Symbolic sizes keep their names; arguments say their shapes in them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -31,7 +31,8 @@ from xdsl.transforms.dead_code_elimination import dce
 from kaoken.analysis.repeats import Window, best_repeat, op_kinds
 from kaoken.analysis.shapes import RESULT_SHAPES, SHAPE, Shapes, symbolic_shapes
 from kaoken.dialect.attributes import ShapeAttr
-from kaoken.dialect.base import KaokenOp
+from kaoken.dialect.base import HandleType, KaokenOp
+from kaoken.dialect.decoder import CacheAppendOp, CacheOp
 from kaoken.dialect.nn import WeightOp
 
 MAX = "kaoken.max"
@@ -53,9 +54,13 @@ class OutlinePass(ModulePass):
         dce(op)
 
 
+_NAMES = WeightOp | CacheOp
+"""Ops that name what is there already: they stand first, and each call gets its own."""
+
+
 def _hoist_weights(block: Block) -> None:
-    weights = [op for op in block.ops if isinstance(op, WeightOp)]
-    rest = next((op for op in block.ops if not isinstance(op, WeightOp)), None)
+    weights = [op for op in block.ops if isinstance(op, _NAMES)]
+    rest = next((op for op in block.ops if not isinstance(op, _NAMES)), None)
     for op in weights if rest is not None else ():
         op.detach()
         assert rest is not None
@@ -64,9 +69,9 @@ def _hoist_weights(block: Block) -> None:
 
 def _outline_best(module: ModuleOp, function: FuncOp) -> FuncOp | None:
     """Outline the repetition that saves most; None when there is none."""
-    ops = [op for op in function.body.block.ops if not isinstance(op, WeightOp)]
+    ops = [op for op in function.body.block.ops if not isinstance(op, _NAMES)]
     shapes = symbolic_shapes(function)
-    repeat = best_repeat(ops, op_kinds(ops, shapes, KaokenOp))
+    repeat = best_repeat(ops, op_kinds(ops, shapes, KaokenOp | CacheAppendOp))
     if repeat is None:
         return None
     windows = repeat.windows(ops)
@@ -114,9 +119,9 @@ def _make_function(
 
 
 def _shape_attributes(value: SSAValue, shapes: Shapes) -> DictionaryAttr:
-    attributes: Mapping[str, Attribute] = (
-        {SHAPE: ShapeAttr(shapes[value])} if value in shapes else {}
-    )
+    attributes: dict[str, Attribute] = {}
+    if value in shapes and not isinstance(value.type, HandleType):
+        attributes[SHAPE] = ShapeAttr(shapes[value])
     return DictionaryAttr(attributes)
 
 

@@ -10,12 +10,15 @@ buffer that an element-wise kernel writes takes over the place of one that it re
 time. Functions are planned callees first: a call needs a block of the callee's own arena size
 while it runs, for each thread one when the callee is a kernel. The module tells the size of
 the arena and the lower bound, the most bytes that live at once.
+
+States, which keep their contents between calls, come first in the arena and share with nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import prod
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -37,14 +40,16 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from kaoken.analysis.arena import Block, Interval, place
-from kaoken.dialect.kaoken_loop import TeamType, ThreadIdOp, ViewOp
+from kaoken.analysis.arena import ALIGNMENT, Block, Interval, place
+from kaoken.dialect.kaoken_loop import StateOp, TeamType, ThreadIdOp, ViewOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lower_to_loops import LowerToLoopsPass, declared_maxima
 from kaoken.passes.parallelize import THREADS
 
 ARENA = "kaoken.arena_bytes"
 LOWER_BOUND = "kaoken.arena_lower_bound"
+STATE = "kaoken.state_bytes"
+"""How many bytes at the start of the arena are states; only where there are some."""
 ARENA_TYPE: MemRefType[Attribute] = MemRefType(i8, [DYNAMIC_INDEX])
 
 
@@ -59,6 +64,8 @@ class PlanMemoryPass(ModulePass):
         if ARENA in op.attributes:
             return
         planner = _Planner(op)
+        if planner.states:
+            op.attributes[STATE] = IntegerAttr(planner.state_bytes, i64)
         for function in planner.callees_first():
             planner.plan(function)
         op.attributes[ARENA] = IntegerAttr(planner.arena_of("main").size, i64)
@@ -83,6 +90,23 @@ class _Planner:
         self.functions = {f.sym_name.data: f for f in self.module.ops if isinstance(f, func.FuncOp)}
         threads = self.module.attributes.get(THREADS)
         self.threads = threads.value.data if isinstance(threads, IntegerAttr) else 1
+        self._place_states()
+
+    def _place_states(self) -> None:
+        """One behind the other, for they all live for ever."""
+        self.states: dict[StateOp, int] = {}
+        self.state_bytes = 0
+        for name, function in self.functions.items():
+            for op in function.walk():
+                if not isinstance(op, StateOp):
+                    continue
+                if name != "main":
+                    raise KaokenError(f"@{name} has a state of its own: only @main may")
+                self.states[op] = self.state_bytes
+                type_ = op.result.type
+                assert isinstance(type_, MemRefType)
+                bytes_ = element_bytes(type_) * prod(type_.get_shape())
+                self.state_bytes += -(-bytes_ // ALIGNMENT) * ALIGNMENT
 
     def arena_of(self, name: str) -> _Arena:
         return self.arenas.get(name, _Arena())
@@ -108,6 +132,9 @@ class _Planner:
         blocks = self._buffers(function)
         frames = self._frames(calls)
         arena, lower_bound = place([*blocks, *frames.values()])
+        states = self.states if function.sym_name.data == "main" else {}
+        first = self.state_bytes if states else 0
+        arena, lower_bound = arena + first, lower_bound + first
         self.arenas[function.sym_name.data] = _Arena(arena, lower_bound)
         if not arena:
             return
@@ -116,9 +143,11 @@ class _Planner:
         for block in blocks:
             for owner in block.owners:
                 assert isinstance(owner, memref.AllocOp)
-                _replace(owner, base, block.offset)
+                _replace(owner, base, first + block.offset)
+        for state, offset in states.items():
+            _replace(state, base, offset)
         for call, frame in frames.items():
-            _give_frame(call, base, frame.offset)
+            _give_frame(call, base, first + frame.offset)
 
     def _buffers(self, function: func.FuncOp) -> list[Block]:
         """Every allocation with its size and the span of ops that use it."""
@@ -189,13 +218,17 @@ def _users(buffer: SSAValue) -> Iterable[Operation]:
 def _bytes(op: memref.AllocOp, maxima: dict[SSAValue, int]) -> int:
     type_ = op.memref.type
     assert isinstance(type_, MemRefType)
-    element = type_.element_type
-    assert isinstance(element, FixedBitwidthType)
     count = 1
     dynamic = iter(op.dynamic_sizes)
     for size in type_.get_shape():
         count *= largest(next(dynamic), maxima) if size == DYNAMIC_INDEX else size
-    return count * element.size
+    return count * element_bytes(type_)
+
+
+def element_bytes(type_: MemRefType[Attribute]) -> int:
+    element = type_.element_type
+    assert isinstance(element, FixedBitwidthType)
+    return element.size
 
 
 def argument_maxima(function: func.FuncOp, maxima: dict[str, int]) -> dict[SSAValue, int]:
@@ -271,11 +304,11 @@ def _add_arena(function: func.FuncOp) -> SSAValue:
     return pointer
 
 
-def _replace(alloc: memref.AllocOp, arena: SSAValue, offset: int) -> None:
-    type_ = alloc.memref.type
-    view = ViewOp(arena, type_, offset)
-    view.result.name_hint = alloc.memref.name_hint
-    Rewriter.replace_op(alloc, view)
+def _replace(op: memref.AllocOp | StateOp, arena: SSAValue, offset: int) -> None:
+    old = op.results[0]
+    view = ViewOp(arena, old.type, offset)
+    view.result.name_hint = old.name_hint
+    Rewriter.replace_op(op, view)
 
 
 def _give_frame(call: func.CallOp, arena: SSAValue, offset: int) -> None:

@@ -34,6 +34,7 @@ from kaoken.dialect.quant import QuantizeOp, RowScaleOp
 from kaoken.dialect.tensor import CastOp
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.scales import fold_attention_scale
+from kaoken.passes.lowering.cached_attention import reads_caches
 
 DTYPES = ("f32", "bf16", "int8")
 _GROUP = {"bf16": 2, "int8": 4}
@@ -95,6 +96,8 @@ class QuantizePass(ModulePass):
 
 def _narrow_attention(op: AttentionOp) -> None:
     """Scores and their products with the values in bf16, whatever the linear layers have."""
+    if reads_caches(op):
+        return
     head_size = tensor_type(op.query).get_shape()[-1] // op.heads
     if head_size % 2 == 0:
         op.bf16_products = UnitAttr()

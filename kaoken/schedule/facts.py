@@ -22,7 +22,8 @@ from kaoken.dialect.attributes import (
     Reduction,
     ScheduleAttr,
 )
-from kaoken.dialect.base import KaokenOp, tensor_type
+from kaoken.dialect.base import KaokenOp, element_type_of, tensor_type
+from kaoken.dialect.decoder import CacheAppendOp, CacheOp
 from kaoken.dialect.dims import DYNAMIC
 from kaoken.dialect.nn import AttentionOp, LinearOp, MatmulOp, WeightOp
 from kaoken.dialect.tensor import ReshapeOp
@@ -44,6 +45,8 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 """The facts that are words, with the words."""
 
+_NO_PARTS = (WeightOp, ReshapeOp, CacheOp, CacheAppendOp)
+
 _ALIASES = {"avx512f": "avx512"}
 
 
@@ -52,7 +55,7 @@ def op_names() -> tuple[str, ...]:
     """The ops that have schedules, as rules name them."""
     from kaoken.dialect.kaoken import Kaoken
 
-    ops = [op for op in Kaoken.operations if op not in (WeightOp, ReshapeOp)]
+    ops = [op for op in Kaoken.operations if op not in _NO_PARTS]
     return tuple(sorted([*(op.name.removeprefix(PREFIX) for op in ops), NORM_PART]))
 
 
@@ -124,7 +127,7 @@ def facts_of(part: Part) -> dict[str, Fact]:
         if isinstance(word, str):
             facts[key] = str(word)
     if op.operands:
-        facts["dtype"] = str(tensor_type(op.operands[0]).element_type)
+        facts["dtype"] = str(element_type_of(op.operands[0]))
     return facts
 
 

@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Argument(help="A Hugging Face folder, a .pt2, or a .mlir with its sidecar.")
+    str, typer.Argument(help="A Hugging Face folder, a .pt2, a .gguf, or a .mlir with its sidecar.")
 ]
 Folder = Annotated[Path, typer.Argument(help="What `kaoken compile -o` wrote.")]
 Target = Annotated[
@@ -123,6 +123,47 @@ def run(
     from kaoken.tools.run_command import run_texts
 
     run_texts(folder, text, threads, as_json)
+
+
+@app.command()
+def generate(
+    model: Annotated[
+        Path, typer.Argument(help="A .gguf, or what `kaoken compile` wrote for a decoder.")
+    ],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the text begins with.")],
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", min=1, help="Most tokens to add.")
+    ] = 128,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the prompt as a question, by the chat template.")
+    ] = False,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of prompt and answer together, for a .gguf.")
+    ] = 1024,
+    target: Target = "native",
+    threads: Threads = 1,
+    dtype: Annotated[
+        str, typer.Option(help="Weights and products of linear layers: f32, bf16 or int8.")
+    ] = "f32",
+    cc: CC = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a prompt, always with the likeliest token, and print the text as it comes.
+
+    A .gguf is compiled at the first time, and kept in kaoken's cache. How long the first token
+    took, and tokens a second after it, go to stderr. Needs no PyTorch.
+
+    **Examples**
+
+    `kaoken generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt "The capital of France is"`
+
+    `kaoken generate smollm2 --chat -p "Why is the sky blue?" --max-new-tokens 200`
+    """
+    from kaoken.compiler import CompileOptions
+    from kaoken.tools.generate_command import run_generate
+
+    options = CompileOptions(target, dtype, threads, None, cc)
+    run_generate(model, prompt, max_new_tokens, options, max_tokens, chat, as_json)
 
 
 @app.command()

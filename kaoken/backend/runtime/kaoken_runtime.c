@@ -11,6 +11,7 @@
 #ifdef __linux__
 #include <sched.h>
 #endif
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -473,14 +474,23 @@ void kk_destroy(kk_context *context) {
     free(context);
 }
 
+int kk_refuse(kk_context *context, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(context->message, sizeof context->message, format, arguments);
+    va_end(arguments);
+    return KK_BAD_SIZE;
+}
+
 static int check_symbols(kk_context *context, const int64_t *symbols) {
     const kk_model *model = context->model;
     for (int i = 0; i < model->symbol_count; i++) {
-        if (symbols[i] >= 1 && symbols[i] <= model->symbol_limits[i])
+        int64_t least = model->symbol_least == NULL ? 1 : model->symbol_least[i];
+        if (symbols[i] >= least && symbols[i] <= model->symbol_limits[i])
             continue;
-        snprintf(context->message, sizeof context->message,
-                 "%s is %lld, but %s was compiled for 1 to %lld", model->symbol_names[i],
-                 (long long)symbols[i], model->name, (long long)model->symbol_limits[i]);
+        kk_refuse(context, "%s is %lld, but %s was compiled for %lld to %lld",
+                  model->symbol_names[i], (long long)symbols[i], model->name, (long long)least,
+                  (long long)model->symbol_limits[i]);
         return 0;
     }
     return 1;

@@ -27,6 +27,7 @@ typedef struct kk_model {
     int symbol_count;
     const char *const *symbol_names;  /* open sizes, such as "tokens" */
     const int64_t *symbol_limits;     /* the most that each may be */
+    const int64_t *symbol_least;      /* the least; NULL: 1 each */
     int error_count;
     const char *const *errors;  /* what the status codes 1, 2 ... mean */
     int timer_count;            /* 0 unless compiled with profile */
@@ -79,6 +80,13 @@ kk_context *kk_create(const kk_model *model, const char *weights_path, int threa
 
 /* Checks the open sizes, runs body on the whole team, and returns 0 or the first error's code. */
 int kk_run(kk_context *context, kk_body body, void *call, const int64_t *symbols);
+
+/* Makes a sentence for kk_error, and returns KK_BAD_SIZE. */
+int kk_refuse(kk_context *context, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
 
 /* The sentence that belongs to the last code other than 0. */
 const char *kk_error(const kk_context *context);

@@ -1,0 +1,209 @@
+"""The C functions of models that generate text: a context remembers the tokens it has seen.
+
+    smollm_reset(model);
+    smollm_prefill(model, prompt, n);                   /* many tokens at once */
+    token = smollm_best_token(model);
+    smollm_step(model, token);                          /* one more */
+    smollm_rewind(model, length);                       /* forget what came after */
+
+Both ways in run the same code on the same caches. What a context keeps besides the caches, its
+length and the last logits, lies at the end of its arena.
+"""
+
+from __future__ import annotations
+
+from kaoken.backend.interface import Interface, c_identifier
+
+_ALIGNMENT = 64
+
+
+def session_bytes(i: Interface) -> int:
+    """What the session takes behind the planned arena, in bytes."""
+    if i.generation is None:
+        return 0
+    return _padding(i) + _struct_bytes(i)
+
+
+def _struct_bytes(i: Interface) -> int:
+    """A line for the numbers, then the logits, up to the struct's alignment of 8 bytes."""
+    return _ALIGNMENT + (vocabulary(i) + 1) // 2 * 8
+
+
+def _padding(i: Interface) -> int:
+    return -i.arena_bytes % _ALIGNMENT
+
+
+def vocabulary(i: Interface) -> int:
+    """How many logits there are."""
+    size = i.outputs[0].shape[-1].constant
+    assert size is not None
+    return size
+
+
+def header(i: Interface, name: str) -> str:
+    """The public declarations; nothing for other models."""
+    if i.generation is None:
+        return ""
+    api, upper = f"{name.upper()}_API", name.upper()
+    return f"""
+/* Generating text. A context holds up to {upper}_CAPACITY tokens: what they have left in the caches
+ * is the state that the functions below work on. */
+enum {{
+    {upper}_CAPACITY = {i.generation.capacity},
+    {upper}_VOCABULARY = {vocabulary(i)},
+}};
+
+/* Forgets all tokens. */
+{api} void {name}_reset({name} *model);
+
+/* Adds tokens behind those seen so far, and computes the logits of what follows them.
+ * Returns 0; on failure another number, and the context is as before, without logits. */
+{api} int {name}_prefill({name} *model, const int64_t *tokens, int64_t count);
+
+/* The same for one token. */
+{api} int {name}_step({name} *model, int64_t token);
+
+/* {upper}_VOCABULARY numbers that follow the last token; NULL where there are none: before the
+ * first token, and after a reset, a rewind or a failure. Valid up to the next call. */
+{api} const float *{name}_logits(const {name} *model);
+
+/* The token with the largest logit, the first of equals; -1 where there are no logits or one is
+ * not a number. */
+{api} int64_t {name}_best_token(const {name} *model);
+
+/* How many tokens the context holds. */
+{api} int64_t {name}_length(const {name} *model);
+
+/* Forgets all but the first `length` tokens. Returns 0, or another number for a length out of
+ * range. */
+{api} int {name}_rewind({name} *model, int64_t length);
+"""
+
+
+def session(i: Interface, name: str) -> str:
+    """The struct behind the arena."""
+    if i.generation is None:
+        return ""
+    return f"""\
+/* What a context remembers besides its caches. */
+typedef struct {name}_session {{
+    int64_t length;
+    int64_t has_logits;
+    char padding[{_ALIGNMENT - 16}];
+    float logits[{vocabulary(i)}];
+}} {name}_session;
+
+_Static_assert(sizeof({name}_session) == {_struct_bytes(i)}, "as planned");
+"""
+
+
+def functions(i: Interface, name: str) -> str:
+    """The definitions of what `header` declares."""
+    if i.generation is None:
+        return ""
+    upper, session_, piece = name.upper(), f"{name}_session", i.symbols["tokens"]
+    sizes = {"tokens": "size", "past": "session->length + done", "outputs": "done + size == count"}
+    symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
+    place = f"(char *)context->arena + {i.arena_bytes + _padding(i)}"
+    return f"""\
+static {session_} *{name}_session_of(const {name} *model) {{
+    const kk_context *context = (const kk_context *)model;
+    return ({session_} *)(void *)({place});
+}}
+
+void {name}_reset({name} *model) {{
+    {session_} *session = {name}_session_of(model);
+    session->length = session->has_logits = 0;
+}}
+
+int {name}_prefill({name} *model, const int64_t *tokens, int64_t count) {{
+    {session_} *session = {name}_session_of(model);
+    session->has_logits = 0;
+    if (count < 1)
+        return kk_refuse((kk_context *)model, "there are no tokens to add");
+    if (count > {upper}_CAPACITY - session->length)
+        return kk_refuse((kk_context *)model,
+                         "the context holds at most %d tokens, but %lld and %lld more were given",
+                         {upper}_CAPACITY, (long long)session->length, (long long)count);
+    for (int64_t done = 0, size; done < count; done += size) {{
+        size = count - done < {piece} ? count - done : {piece};
+        int code = {name}_run(model, tokens + done, session->logits, {symbols});
+        if (code != 0)
+            return code;
+    }}
+    session->length += count;
+    session->has_logits = 1;
+    return 0;
+}}
+
+int {name}_step({name} *model, int64_t token) {{ return {name}_prefill(model, &token, 1); }}
+
+const float *{name}_logits(const {name} *model) {{
+    const {session_} *session = {name}_session_of(model);
+    return session->has_logits ? session->logits : NULL;
+}}
+
+int64_t {name}_best_token(const {name} *model) {{
+    const float *logits = {name}_logits(model);
+    int64_t best = logits == NULL ? -1 : 0;
+    for (int64_t i = 0; best >= 0 && i < {upper}_VOCABULARY; i++) {{
+        if (logits[i] != logits[i])
+            best = -1;
+        else if (logits[i] > logits[best])
+            best = i;
+    }}
+    return best;
+}}
+
+int64_t {name}_length(const {name} *model) {{ return {name}_session_of(model)->length; }}
+
+int {name}_rewind({name} *model, int64_t length) {{
+    {session_} *session = {name}_session_of(model);
+    if (length < 0 || length > session->length)
+        return kk_refuse((kk_context *)model, "the context holds %lld tokens, not %lld",
+                         (long long)session->length, (long long)length);
+    session->length = length;
+    session->has_logits = 0;
+    return 0;
+}}
+"""
+
+
+def example(name: str) -> str:
+    """A small program: continues a prompt of token ids greedily."""
+    name = c_identifier(name)
+    return f"""\
+/* Continues a prompt, always with the likeliest token, and prints the ids of what comes.
+ * Usage: {name}_example WEIGHTS NEW_TOKENS ID [ID ...] */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "{name}.h"
+
+int main(int argc, char **argv) {{
+    char error[256];
+    if (argc < 4) {{
+        fprintf(stderr, "usage: %s WEIGHTS NEW_TOKENS ID [ID ...]\\n", argv[0]);
+        return 2;
+    }}
+    {name} *model = {name}_create(argv[1], 1, error, sizeof error);
+    if (model == NULL) {{
+        fprintf(stderr, "%s\\n", error);
+        return 1;
+    }}
+    int code = 0;
+    for (int i = 3; i < argc && code == 0; i++)
+        code = {name}_step(model, atoll(argv[i]));
+    for (int64_t left = atoll(argv[2]); left > 0 && code == 0; left--) {{
+        int64_t token = {name}_best_token(model);
+        printf("%lld%s", (long long)token, left > 1 ? " " : "\\n");
+        fflush(stdout);
+        if (left > 1)
+            code = {name}_step(model, token);
+    }}
+    if (code != 0)
+        fprintf(stderr, "%s\\n", {name}_error(model));
+    {name}_destroy(model);
+    return code != 0;
+}}
+"""

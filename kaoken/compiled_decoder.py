@@ -1,0 +1,140 @@
+"""A compiled model that generates text, as a Python object: numpy and ctypes alone.
+
+model = kaoken.load("smollm")
+model.prefill(ids)
+for token in model.stream(max_new_tokens=50):
+    ...
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from kaoken.backend.loader import Library
+from kaoken.compiled_model import CompiledModel
+from kaoken.errors import KaokenError
+
+_FUNCTIONS = {
+    "reset": (None, []),
+    "prefill": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int64]),
+    "step": (ctypes.c_int, [ctypes.c_int64]),
+    "logits": (ctypes.c_void_p, []),
+    "best_token": (ctypes.c_int64, []),
+    "length": (ctypes.c_int64, []),
+    "rewind": (ctypes.c_int, [ctypes.c_int64]),
+}
+
+
+class CompiledDecoder(CompiledModel):
+    """One context of a decoder: the tokens it has seen, and the logits of what follows.
+
+    For one caller at a time; `new_context` gives another one on the same weights. Raises
+    KaokenError when the context is full, for a token outside the vocabulary, and for logits that
+    are not numbers; the context then is as before. Ctrl-C between tokens leaves it usable as well.
+    """
+
+    def __init__(self, library: Library, threads: int | None = None):
+        super().__init__(library, threads)
+        generation = library.manifest["generation"]
+        self.capacity: int = generation["capacity"]
+        """The most tokens that the context holds."""
+        self.end_tokens: tuple[int, ...] = tuple(generation["end_tokens"])
+        self.vocabulary = int(library.manifest["outputs"][0]["shape"][-1])
+        self._own = self._idle.pop()
+        self._call = library.functions(_FUNCTIONS)
+
+    def new_context(self) -> CompiledDecoder:
+        return CompiledDecoder(self._library, self.threads)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise KaokenError(f"{self.name} generates text: use prefill, step and generate")
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return self(*args, **kwargs)
+
+    def __len__(self) -> int:
+        """How many tokens the context holds."""
+        return self._call["length"](self._own.handle)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self._call["reset"](self._own.handle)
+
+    def prefill(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Add tokens behind those seen so far; gives `logits`."""
+        ids = np.ascontiguousarray(tokens, np.int64).reshape(-1)
+        self._check(self._call["prefill"](self._own.handle, ids.ctypes.data, ids.size))
+        return self.logits
+
+    def step(self, token: int) -> np.ndarray:
+        """Add one token; gives `logits`."""
+        self._check(self._call["step"](self._own.handle, token))
+        return self.logits
+
+    @property
+    def logits(self) -> np.ndarray:
+        """float32 [vocabulary], what follows the last token: valid up to the next call.
+
+        Raises KaokenError after a reset or rewind, when nothing has been added since.
+        """
+        address = self._call["logits"](self._own.handle)
+        if not address:
+            raise KaokenError("there are no logits: add a token first")
+        values = (ctypes.c_float * self.vocabulary).from_address(address)
+        return np.ctypeslib.as_array(values)
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        self._check(self._call["rewind"](self._own.handle, length))
+
+    def best_token(self) -> int:
+        """The likeliest next token, the first of equals."""
+        token = self._call["best_token"](self._own.handle)
+        if token < 0:
+            count = int(np.isnan(self.logits).sum())
+            raise KaokenError(f"{count} of the logits are not numbers: the weights may be broken")
+        return token
+
+    def stream(self, max_new_tokens: int, end_tokens: Sequence[int] | None = None) -> Iterator[int]:
+        """The likeliest continuation token by token, up to an end token or a full context.
+
+        `end_tokens` are by default the model's; the one that ends the text is given as well.
+        """
+        ends = set(self.end_tokens if end_tokens is None else end_tokens)
+        for left in range(max_new_tokens, 0, -1):
+            token = self.best_token()
+            yield token
+            if token in ends or left == 1 or len(self) == self.capacity:
+                return
+            self._check(self._call["step"](self._own.handle, token))
+
+    def generate(
+        self,
+        input_ids: Sequence[int] | np.ndarray,
+        max_new_tokens: int = 20,
+        eos_token_id: int | Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """A prompt [1, tokens] with its likeliest continuation behind it, int64 [1, all tokens].
+
+        As `generate` of transformers without sampling. Begins anew: what the context held is
+        forgotten.
+        """
+        ids = np.asarray(input_ids, np.int64)
+        if ids.ndim == 2 and len(ids) != 1:
+            raise KaokenError(f"{self.name} generates one text at a time, not {len(ids)}")
+        ends = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
+        self.reset()
+        self.prefill(ids)
+        new = list(self.stream(max_new_tokens, ends))
+        return np.concatenate([ids.reshape(-1), np.array(new, np.int64)])[None]
+
+    def _check(self, code: int) -> None:
+        if code:
+            raise KaokenError(self._library.error_of(self._own.handle))

@@ -1,0 +1,189 @@
+"""`kaoken generate`: a prompt continued by a decoder, printed as it comes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaoken.compiler import CompileOptions, load_decoder, tokenizer_files
+from kaoken.errors import KaokenError
+from kaoken.tools.kaoken import print_json
+
+if TYPE_CHECKING:
+    from kaoken.compiled_decoder import CompiledDecoder
+
+
+@dataclass
+class Timing:
+    """When the tokens of one text came, in seconds since the prompt was given."""
+
+    prompt_tokens: int
+    began: float = field(default_factory=time.perf_counter)
+    arrivals: list[float] = field(default_factory=list)
+
+    def mark(self) -> None:
+        self.arrivals.append(time.perf_counter() - self.began)
+
+    def summary(self) -> dict[str, Any]:
+        count = len(self.arrivals)
+        first = self.arrivals[0] if count else None
+        span = self.arrivals[-1] - self.arrivals[0] if count > 1 else 0.0
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "new_tokens": count,
+            "seconds_to_first_token": first,
+            "tokens_per_second": (count - 1) / span if span else None,
+        }
+
+
+def run_generate(
+    model: Path,
+    prompt: str,
+    max_new_tokens: int,
+    options: CompileOptions,
+    max_tokens: int,
+    chat: bool,
+    as_json: bool,
+) -> None:
+    """Print the continuation on stdout as it comes, and the speed on stderr."""
+    decoder = open_decoder(model, options, max_tokens)
+    tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
+    text = chat_text(decoder.folder, prompt) if chat else prompt
+    ids = tokenizer.encode(text, add_special_tokens=not chat).ids
+    timing = Timing(len(ids))
+    pieces: list[str] = []
+    for piece in generate_text(decoder, tokenizer, ids, max_new_tokens, timing):
+        pieces.append(piece)
+        if not as_json:
+            print(piece, end="", flush=True)
+    if as_json:
+        print_json({"text": "".join(pieces), **timing.summary()})
+        return
+    print()
+    print(_speed(timing), file=sys.stderr)
+
+
+def generate_text(
+    decoder: CompiledDecoder, tokenizer: Any, ids: list[int], max_new_tokens: int, timing: Timing
+) -> Iterator[str]:
+    """The continuation in pieces of whole characters; Ctrl-C ends it."""
+    from tokenizers.decoders import DecodeStream
+
+    if not ids:
+        raise KaokenError("the prompt has no tokens: say something")
+    # What the prompt ends with decides whether a space begins the first piece.
+    stream = DecodeStream(ids=ids, skip_special_tokens=True)
+    try:
+        decoder.reset()
+        decoder.prefill(ids)
+        for token in decoder.stream(max_new_tokens):
+            timing.mark()
+            if token in decoder.end_tokens:
+                return
+            if (piece := stream.step(tokenizer, token)) is not None:
+                yield piece
+    except KeyboardInterrupt:
+        return
+
+
+def open_decoder(model: Path, options: CompileOptions, max_tokens: int) -> CompiledDecoder:
+    """A compiled folder, or a .gguf compiled into kaoken's cache unless it is there already."""
+    if model.is_dir():
+        return load_decoder(model, options.threads)
+    if not model.is_file():
+        raise KaokenError(f"there is no file or folder {model}")
+    folder = _cached(model, options, max_tokens)
+    from kaoken.backend.package import is_package
+
+    if not is_package(folder):
+        _compile(model, folder, options, max_tokens)
+    return load_decoder(folder, options.threads)
+
+
+def _cached(model: Path, options: CompileOptions, max_tokens: int) -> Path:
+    """Where the package of this file is kept; a file that changes gets another place."""
+    from kaoken.backend.cache import cache_directory, compiler_version, content_key
+    from kaoken.backend.interface import c_identifier
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.toolchain import find_compiler
+
+    facts = model.resolve().stat()
+    key = content_key(
+        [
+            compiler_version(),
+            f"{model.resolve()} {facts.st_size} {facts.st_mtime_ns} {max_tokens}",
+            f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads}",
+            str(find_compiler(options.cc)),
+        ]
+    )
+    return cache_directory("decoders") / key / c_identifier(model.stem.split(".")[0]).lower()
+
+
+def _compile(model: Path, folder: Path, options: CompileOptions, max_tokens: int) -> None:
+    from dataclasses import replace
+
+    from kaoken.compiler import compile_module, import_model
+    from kaoken.tools.compile_command import notes_of, progress_line
+
+    options.check(folder)
+    options = replace(options, copied_files=tokenizer_files(model))
+    with progress_line() as progress:
+        progress("import")
+        module = import_model(model, max_tokens=max_tokens)
+        notes = notes_of(module)
+        compile_module(module, folder, options, progress)
+    for note in (*notes, f"compiled {model.name} ({progress.summary()})"):
+        print(note, file=sys.stderr)
+
+
+def read_tokenizer(folder: Path, vocabulary: int) -> Any:
+    """The package's tokenizer. Raises KaokenError where there is none, or for another model."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise KaokenError("tokenizers is not installed: `pip install tokenizers`") from None
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise KaokenError(f"{folder} has no tokenizer.json: copy the model's there")
+    tokenizer = Tokenizer.from_file(str(path))
+    if (size := tokenizer.get_vocab_size()) > vocabulary:
+        raise KaokenError(
+            f"{path} has {size} tokens, but the model {vocabulary}: it belongs to another model"
+        )
+    return tokenizer
+
+
+def chat_text(folder: Path, prompt: str) -> str:
+    """The prompt as what a user says, in the words of the model's chat template."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    template = config.get("chat_template")
+    if not isinstance(template, str):
+        raise KaokenError(f"{folder} has no chat template: leave out --chat")
+    try:
+        from jinja2.exceptions import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        raise KaokenError("chat templates need jinja2: `pip install jinja2`") from None
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    special = {key: value for key, value in config.items() if key.endswith("_token")}
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        rendered = environment.from_string(template)
+        return rendered.render(messages=messages, add_generation_prompt=True, **special)
+    except TemplateError as error:
+        raise KaokenError(f"{path}: the chat template fails: {error}") from None
+
+
+def _speed(timing: Timing) -> str:
+    facts = timing.summary()
+    first, rate = facts["seconds_to_first_token"], facts["tokens_per_second"]
+    parts = [f"{facts['prompt_tokens']} + {facts['new_tokens']} tokens"]
+    parts += [f"{first * 1000:.0f} ms to the first"] if first is not None else []
+    parts += [f"then {rate:.1f} tokens/s"] if rate is not None else []
+    return ", ".join(parts)
