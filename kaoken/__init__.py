@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.compiled_model import CompiledModel
     from kaoken.compiler import compile, load, load_decoder
+    from kaoken.tuning.tune import tune
 
-__all__ = ["CompiledDecoder", "CompiledModel", "KaokenError", "compile", "load", "load_decoder"]
+__all__ = [
+    "CompiledDecoder",
+    "CompiledModel",
+    "KaokenError",
+    "compile",
+    "load",
+    "load_decoder",
+    "tune",
+]
 
 _HOMES = {
     "CompiledDecoder": "kaoken.compiled_decoder",
@@ -24,6 +33,7 @@ _HOMES = {
     "compile": "kaoken.compiler",
     "load": "kaoken.compiler",
     "load_decoder": "kaoken.compiler",
+    "tune": "kaoken.tuning.tune",
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
     from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.toolchain import Compiler
     from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.compiled_model import CompiledModel
 
@@ -224,14 +225,8 @@ def compile_module(
     module: ModuleOp, out: Path, options: CompileOptions, progress: Progress = _silent
 ) -> None:
     """Lower a module of any level, which changes it, and write its package to `out`."""
-    from xdsl.dialects.builtin import StringAttr
-
-    from kaoken.backend.c_printer import print_module
-    from kaoken.backend.interface import interface_of
     from kaoken.backend.machine import TargetMachine
-    from kaoken.backend.package import PackageOptions, output_folder, write_package
-    from kaoken.backend.toolchain import build_library, find_compiler
-    from kaoken.weights import store_of
+    from kaoken.backend.toolchain import find_compiler
 
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
@@ -246,8 +241,32 @@ def compile_module(
         profile=options.profile,
         math=options.math,
     )
+    write_lowered(module, machine, out, options, compiler, ops, progress)
+
+
+def write_lowered(
+    module: ModuleOp,
+    machine: TargetMachine,
+    out: Path,
+    options: CompileOptions,
+    compiler: Compiler | None,
+    ops: Mapping[str, int] | None = None,
+    progress: Progress = _silent,
+) -> None:
+    """Write the package of a module that all passes have lowered; `ops` is what it tells of them.
+
+    Without a compiler there is no library in it.
+    """
+    from xdsl.dialects.builtin import StringAttr
+
+    from kaoken.backend.c_printer import print_module
+    from kaoken.backend.interface import interface_of
+    from kaoken.backend.package import PackageOptions, output_folder, write_package
+    from kaoken.backend.toolchain import build_library
+    from kaoken.weights import store_of
+
     package = PackageOptions(
-        machine, options.threads, options.dtype, ops, options.copied_files, options.math
+        machine, options.threads, options.dtype, ops or {}, options.copied_files, options.math
     )
     with output_folder(out) as draft:
         progress("write C")

@@ -171,14 +171,15 @@ def _open(path: Path, target: str) -> ctypes.CDLL:
 
 def _tensor(entry: dict[str, Any]) -> Tensor:
     shape = tuple(size if _is_plain(size) else Dim.of(size) for size in entry["shape"])
-    return Tensor(entry["name"], _dtype(entry["dtype"]), shape, entry.get("default"))
+    return Tensor(entry["name"], numpy_type(entry["dtype"]), shape, entry.get("default"))
 
 
 def _is_plain(size: int | str) -> bool:
     return isinstance(size, int) or size.isidentifier()
 
 
-def _dtype(name: str) -> np.dtype:
+def numpy_type(name: str) -> np.dtype:
+    """The dtype that a manifest names."""
     if name == "bfloat16":
         import ml_dtypes
 

@@ -9,37 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from xdsl.context import Context
 from xdsl.dialects import func
-from xdsl.dialects.builtin import (
-    ArrayAttr,
-    DictionaryAttr,
-    FunctionType,
-    IntegerAttr,
-    ModuleOp,
-    StringAttr,
-    i64,
-)
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, StringAttr
 
-from kaoken.analysis.constants import is_constant, is_stored
+from kaoken.analysis.constants import is_constant
+from kaoken.analysis.shapes import Shapes
 from kaoken.backend.machine import TargetMachine
-from kaoken.dialect.attributes import Directive, ScheduleAttr, Shape, ShapeAttr
+from kaoken.dialect.attributes import Directive, ScheduleAttr
 from kaoken.dialect.base import tensor_type
-from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
-from kaoken.dtypes import numpy_dtype
+from kaoken.dialect.nn import AttentionOp, LinearOp
 from kaoken.errors import KaokenError
 from kaoken.passes.choose_schedule import TARGET
-from kaoken.passes.lower_to_loops import MAX, LowerToLoopsPass, declared_maxima
+from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.strict import DirectiveRefused, demand, left_to_loops
+from kaoken.schedule.alone import module_of
 from kaoken.schedule.facts import Part
-from kaoken.weights import WeightStore, attach_store
-
-Shapes = dict[SSAValue, Shape]
-_SOME_SIZE = 512
-_PLAIN = ScheduleAttr((Directive("parallel", ("m",)),))
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ class Judge:
                 if reason is not None:
                     return Refusal(directive, reason)
         try:
-            self._lower(_module_of(part, schedule, shapes), part, schedule, must)
+            self._lower(module_of(part, [schedule], shapes), part, schedule, must)
         except DirectiveRefused as refused:
             return Refusal(refused.directive, refused.reason)
         except KaokenError as error:
@@ -100,61 +86,6 @@ def _signature(part: Part, shapes: Shapes) -> object:
     operands = tuple((v.type, shapes.get(v), is_constant(v)) for v in op.operands)
     properties = {k: v for k, v in op.properties.items() if k != "schedule"}
     return (part.name, operands, DictionaryAttr(properties))
-
-
-def _module_of(part: Part, schedule: ScheduleAttr, shapes: Shapes) -> ModuleOp:
-    """A module whose @main is the op alone."""
-    op, block, store = part.op, Block(), WeightStore()
-    values: dict[SSAValue, SSAValue] = {}
-    for value in dict.fromkeys(op.operands):
-        values[value] = (
-            _weight(value, block, store)
-            if is_constant(value)
-            else block.insert_arg(value.type, len(block.args))
-        )
-    copy = op.clone(values)
-    trial = Part(copy, part.is_norm)
-    if part.is_norm:
-        Part(copy).schedule = _PLAIN
-    trial.schedule = schedule
-    block.add_ops([copy, func.ReturnOp(copy.results[0])])
-    outer = op.parent_op()
-    maxima = declared_maxima(outer) if isinstance(outer, func.FuncOp) else {}
-    arguments = [v for v in values if v in shapes and not is_constant(v)]
-    module = ModuleOp([_main(block, [shapes[v] for v in arguments], maxima)])
-    attach_store(module, store)
-    return module
-
-
-def _weight(value: SSAValue, block: Block, store: WeightStore) -> SSAValue:
-    if is_stored(value) and not isinstance(value.owner, WeightOp):
-        constant = value.owner.clone()  # pyright: ignore[reportAttributeAccessIssue]
-        block.add_op(constant)
-        return constant.results[0]
-    type_ = tensor_type(value)
-    key = store.add(
-        f"w{len(list(store.keys()))}",
-        np.zeros(type_.get_shape(), numpy_dtype(type_.element_type)),
-    )
-    weight = WeightOp(key, type_)
-    block.add_op(weight)
-    return weight.result
-
-
-def _main(block: Block, shapes: list[Shape], maxima: dict[str, int]) -> func.FuncOp:
-    used = {s for shape in shapes for dim in shape for s in dim.symbols}
-    attributes: list[dict[str, Attribute]] = [{"kaoken.shape": ShapeAttr(s)} for s in shapes]
-    result = block.last_op
-    assert result is not None
-    main = func.FuncOp(
-        "main",
-        FunctionType.from_lists(block.arg_types, [v.type for v in result.operands]),
-        Region(block),
-        arg_attrs=ArrayAttr([DictionaryAttr(a) for a in attributes]),
-    )
-    sizes = {name: _SOME_SIZE for name in sorted(used - set(maxima))} | maxima
-    main.attributes[MAX] = DictionaryAttr({k: IntegerAttr(v, i64) for k, v in sizes.items()})
-    return main
 
 
 # What bake and the lowering of the op do

@@ -82,12 +82,14 @@ def _rule(head: str, group: list[Part], judge: Judge, shapes: dict[func.FuncOp, 
     assert schedule is not None
     refused: set[Directive] = set()
     for part in group:
-        refused |= _refused(part, schedule, judge, shapes_around(part, shapes))
+        refused |= refused_directives(part, schedule, judge, shapes_around(part, shapes))
     lines = [f"    {'try ' if d in refused else ''}{d}\n" for d in schedule.data]
     return f"{head} {{\n{''.join(lines)}}}\n"
 
 
-def _refused(part: Part, schedule: ScheduleAttr, judge: Judge, shapes: Shapes) -> set[Directive]:
+def refused_directives(
+    part: Part, schedule: ScheduleAttr, judge: Judge, shapes: Shapes
+) -> set[Directive]:
     """All directives that the loops of an op refuse."""
     refused: set[Directive] = set()
     while len(refused) < len(schedule.data):

@@ -308,6 +308,44 @@ def profile(
     run_profile(job, dtype, schedule, seconds, json_file, html_file)
 
 
+@app.command()
+def tune(
+    model: Annotated[
+        str,
+        typer.Argument(help="A Hugging Face folder, a .pt2, a .mlir, or a name such as minilm."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The schedule file to write.")] = Path(
+        "tuned.schedule"
+    ),
+    dtype: Dtype = "f32",
+    threads: Threads = 1,
+    tokens: Annotated[
+        str, typer.Option(help="Lengths of the texts to time each schedule for.")
+    ] = "16,128",
+    trials: Annotated[int, typer.Option(min=1, help="Most schedules of one op shape.")] = 48,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long it may take.")] = 600.0,
+    target: Target = "native",
+    cc: CC = None,
+) -> None:
+    """Search for schedules that are faster than kaoken's own on this CPU.
+
+    Each distinct op shape is compiled alone with some dozens of schedules, which are timed in
+    turns; one is kept when it is better than kaoken's own by more than noise. The result is a file
+    in the schedule language, to be read, changed, and given to `kaoken compile --schedule`. Ctrl-C
+    ends the search and writes what was found.
+
+    **Examples**
+
+    `kaoken tune all-MiniLM-L6-v2 -o minilm.schedule --threads 2`
+
+    `kaoken compile all-MiniLM-L6-v2 -o minilm --threads 2 --schedule minilm.schedule`
+    """
+    from kaoken.tools.tune_command import run_tune
+
+    options = {"target": target, "dtype": dtype, "threads": threads, "trials": trials}
+    run_tune(model, out, tokens, seconds=seconds, cc=cc, **options)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2))

@@ -1,0 +1,1 @@
+"""`kaoken tune`: a small search for schedules that are faster than kaoken's own on this CPU."""

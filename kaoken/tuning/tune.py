@@ -1,0 +1,236 @@
+"""`kaoken.tune`: a schedule file for a model, tuned on this CPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+from xdsl.transforms.canonicalize import CanonicalizePass
+
+from kaoken.backend.machine import TargetMachine
+from kaoken.backend.toolchain import find_compiler
+from kaoken.errors import KaokenError
+from kaoken.modules import write_text
+from kaoken.passes.choose_schedule import ChooseSchedulePass
+from kaoken.passes.fuse import FusePass
+from kaoken.passes.quantize import QuantizePass
+from kaoken.schedule.legality import Judge
+from kaoken.tuning.search import Found, Search
+from kaoken.tuning.shapes import OpShape, op_shapes
+from kaoken.tuning.trial import Clock, MachineClock
+from kaoken.universe import make_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKENS = (16, 128)
+TRIALS = 48
+SECONDS = 600.0
+_TRIAL_SECONDS = 0.2
+_SMALL_SHARE = 0.02
+"""Ops besides matrix products are tuned where they take at least this share of the time."""
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What to tune for, and how long."""
+
+    target: str = "native"
+    dtype: str = "f32"
+    threads: int = 1
+    tokens: Sequence[int] = TOKENS
+    """Each schedule is timed for one text of each of these lengths."""
+    trials: int = TRIALS
+    """The most schedules of one op shape."""
+    seconds: float = SECONDS
+    """The most that it may take; what is begun is ended."""
+    cc: str | None = None
+
+    def __post_init__(self) -> None:
+        from kaoken.compiler import CompileOptions
+
+        CompileOptions(self.target, self.dtype, self.threads)
+        if not self.tokens or min(self.tokens) < 1:
+            raise KaokenError("tokens must be one number or more, each at least 1")
+        if self.trials < 1 or self.seconds <= 0:
+            raise KaokenError("trials and seconds must be more than 0")
+
+
+class Watcher:
+    """Is told how the search goes on; this one keeps silent."""
+
+    def begin(self, shapes: Sequence[OpShape], trials: int) -> None:
+        """Before the first shape."""
+
+    def shape(self, shape: OpShape) -> None:
+        """A shape's search begins."""
+
+    def tried(self, count: int) -> None:
+        """So many more schedules of it were timed."""
+
+    def found(self, found: Found) -> None:
+        """A shape's search ended."""
+
+
+def tune(
+    module: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    target: str = "native",
+    dtype: str = "f32",
+    threads: int = 1,
+    tokens: Sequence[int] = TOKENS,
+    trials: int = TRIALS,
+    seconds: float = SECONDS,
+    out: str | Path | None = None,
+    cc: str | None = None,
+) -> str:
+    """Search for schedules that are faster than kaoken's own; the text of a schedule file.
+
+    The model is given as to `kaoken.compile`, whose `schedule` takes the result, as text or as the
+    file `out`. Options are those of `TuneOptions`. Raises KaokenError.
+    """
+    from kaoken.compiler import import_model
+
+    options = TuneOptions(target, dtype, threads, tokens, trials, seconds, cc)
+    model = import_model(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    text = tuned_schedule(model, options)
+    if out is not None:
+        write_text(out, text)
+    return text
+
+
+def tuned_schedule(
+    module: ModuleOp,
+    options: TuneOptions,
+    watcher: Watcher | None = None,
+    clock: Clock | None = None,
+) -> str:
+    """The schedule file for an imported module, which this changes. `clock` is for tests."""
+    context, machine = make_context(), TargetMachine.parse(options.target)
+    for one in _scheduled(machine, options.dtype):
+        one.apply(context, module)
+    judge = Judge(context, machine)
+    if clock is None:
+        compiler = find_compiler(options.cc)
+        clock = MachineClock(
+            context, machine, compiler, options.threads, options.tokens, _TRIAL_SECONDS
+        )
+    with pinned(options.threads):
+        found = _search(op_shapes(module, judge), clock, judge, machine, options, watcher)
+    return schedule_text(found, machine, options)
+
+
+def _scheduled(machine: TargetMachine, dtype: str) -> tuple[ModulePass, ...]:
+    """The passes up to where schedules are applied."""
+    return (
+        CanonicalizePass(),
+        FusePass(),
+        QuantizePass(dtype=dtype),
+        ChooseSchedulePass(target=machine.name),
+    )
+
+
+def _search(
+    shapes: Sequence[OpShape],
+    clock: Clock,
+    judge: Judge,
+    machine: TargetMachine,
+    options: TuneOptions,
+    watcher: Watcher | None,
+) -> list[Found]:
+    """One shape after the other, each with its part of the time that is left."""
+    watcher = watcher or Watcher()
+    watcher.begin(shapes, options.trials)
+    end, total = time.monotonic() + options.seconds, 0.0
+    results: list[Found] = []
+    for i, shape in enumerate(shapes):
+        now = time.monotonic()
+        if now >= end:
+            break
+        watcher.shape(shape)
+        until = now + (end - now) / _shapes_left(shapes[i:])
+        least = 0.0 if shape.is_product else _SMALL_SHARE * total / len(shape.parts)
+        search = Search(
+            shape, clock, judge, machine, options.trials, least, _passed(until), watcher.tried
+        )
+        results.append(search.run())
+        total += results[-1].seconds * len(shape.parts)
+        watcher.found(results[-1])
+        if results[-1].interrupted:
+            break
+    return results
+
+
+def _shapes_left(shapes: Sequence[OpShape]) -> int:
+    """Those that are worth their time: row ops share that of one."""
+    products = sum(shape.is_product for shape in shapes)
+    return products + (products < len(shapes))
+
+
+def _passed(until: float) -> Callable[[], bool]:
+    return lambda: time.monotonic() >= until
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keep to the first CPUs meanwhile, as many as there are threads, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+# ---- the file ----
+
+
+def schedule_text(found: Sequence[Found], machine: TargetMachine, options: TuneOptions) -> str:
+    """A rule for each shape that gained, with what it gained as a comment."""
+    tokens = " and ".join(map(str, options.tokens))
+    plural = "s" if options.threads > 1 else ""
+    head = [
+        f"# Tuned by `kaoken tune` on {_cpu_name()}: {machine.name}, {options.dtype}, "
+        f"{options.threads} thread{plural}, texts of {tokens} tokens.",
+        "# Each rule says how many times as fast as kaoken's own schedule it was.",
+    ]
+    rules = [_rule(one, machine, options) for one in found if one.improved]
+    if not rules:
+        head[1] = "# Nothing was faster than kaoken's own schedules."
+    return "\n".join([*head, "", *rules])
+
+
+def _rule(found: Found, machine: TargetMachine, options: TuneOptions) -> str:
+    gains = ", ".join(
+        f"{speedup:.2f} at {tokens}"
+        for speedup, tokens in zip(found.speedups, options.tokens, strict=True)
+    )
+    condition = " and ".join(machine.name.split("+"))
+    lines = [f"# {gains} tokens; {found.tried} tried", f"{found.shape.head} when {condition} {{"]
+    for directive in found.schedule.data:
+        wish = "try " if directive in found.shape.wishes else ""
+        lines.append(f"    {wish}{directive}")
+    return "\n".join([*lines, "}", ""])
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
