@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
 
-STORIES = Path("/work/shared/models/stories260k")
+STORIES = Path(os.environ.get("KAOKEN_MODELS", "/work/shared/models")) / "stories260k"
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason=f"needs {STORIES}")
 SIZES = {
     "hidden_size": 32,

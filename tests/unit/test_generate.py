@@ -1,0 +1,122 @@
+"""`kaoken generate`: what it prints, what it keeps, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kaoken.tools.kaoken import main
+
+pytest.importorskip("gguf")
+pytest.importorskip("tokenizers")
+transformers = pytest.importorskip("transformers")
+
+from tests.unit.gguf_files import write_gguf  # noqa: E402
+from tests.unit.test_gguf import STORIES, needs_stories  # noqa: E402
+
+pytestmark = needs_stories
+PROMPT = "Once upon a time"
+STORY = ", there was a little girl named Lily."
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A GGUF file, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("story")
+    model = transformers.AutoModelForCausalLM.from_pretrained(STORIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KAOKEN_CACHE", str(folder / "cache"))
+        yield write_gguf(folder / "stories.gguf", model, tokenizer=STORIES)
+
+
+def kaoken(*args: str | Path) -> int:
+    try:
+        main([str(arg) for arg in args])
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def failure(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    capsys.readouterr()
+    assert kaoken(*args) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1, shown.err
+    return shown.err.strip()
+
+
+def test_text_and_speed(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first call compiles; the second finds it in the cache."""
+    args = ["generate", story, "--prompt", PROMPT, "--max-new-tokens", "20"]
+    assert kaoken(*args) == 0
+    first = capsys.readouterr()
+    assert first.out.startswith(STORY)
+    assert "compiled stories.gguf" in first.err
+    assert kaoken(*args) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert second.err.startswith("5 + 20 tokens, ")
+    assert second.err.endswith(" tokens/s\n")
+
+
+def test_folder_and_json(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kaoken("compile", story, "-o", tmp_path / "m", "--max-tokens", "24") == 0
+    capsys.readouterr()
+    assert kaoken("generate", tmp_path / "m", "-p", PROMPT, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["text"].startswith(STORY)
+    assert (answer["prompt_tokens"], answer["new_tokens"]) == (5, 20)
+    prompt = PROMPT * 9
+    text = failure(capsys, "generate", tmp_path / "m", "-p", prompt)
+    assert "the context holds at most 24 tokens" in text
+
+
+def test_mistakes(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = failure(capsys, "generate", tmp_path / "none.gguf", "-p", PROMPT)
+    assert "there is no file or folder" in missing
+    assert "is not a compiled model" in failure(capsys, "generate", tmp_path, "-p", PROMPT)
+    (tmp_path / "bad.gguf").write_bytes(story.read_bytes()[:5000])
+    assert "truncated" in failure(capsys, "generate", tmp_path / "bad.gguf", "-p", PROMPT)
+    assert "no chat template" in failure(capsys, "generate", story, "-p", PROMPT, "--chat")
+
+
+def test_a_tokenizer_of_another_model(
+    story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kaoken("compile", story, "-o", tmp_path / "m", "--max-tokens", "24") == 0
+    path = tmp_path / "m" / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["model"]["vocab"]["far too much"] = 512
+    path.write_text(json.dumps(data))
+    text = failure(capsys, "generate", tmp_path / "m", "-p", PROMPT)
+    assert "has 513 tokens, but the model 512" in text
+
+
+def test_ctrl_c_leaves_the_context_usable(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kaoken.compiled_decoder import CompiledDecoder
+    from kaoken.compiler import CompileOptions
+    from kaoken.tools.generate_command import Timing, generate_text, open_decoder, read_tokenizer
+
+    decoder = open_decoder(story, CompileOptions(), 1024)
+    tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
+    ids = tokenizer.encode(PROMPT).ids
+    whole = decoder.generate(ids, 12)
+    best = CompiledDecoder.best_token
+
+    def interrupted(self: CompiledDecoder) -> int:
+        if len(self) == 8:
+            raise KeyboardInterrupt
+        return best(self)
+
+    monkeypatch.setattr(CompiledDecoder, "best_token", interrupted)
+    pieces = list(generate_text(decoder, tokenizer, ids, 12, Timing(len(ids))))
+    monkeypatch.undo()
+    assert 0 < len("".join(pieces)) < 40
+    assert len(decoder) == 8
+    assert (decoder.generate(ids, 12) == whole).all()
