@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -205,3 +206,39 @@ def test_cmake(folder: Path, tmp_path: Path) -> None:
     command = [tmp_path / "tiny_example", folder / "tiny.weights", "1"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("y: 1 2 3 4")
+
+
+# ---- weights in memory of their own ----
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("choice", ["mapped", "copied"])
+def test_where_weights_are(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_tiny(tmp_path / "tiny", threads=1)
+    monkeypatch.setenv("KAOKEN_WEIGHTS", choice)
+    model = CompiledModel(Library(folder))
+    maps = Path("/proc/self/maps").read_text()
+    assert (str(folder / "tiny.weights") in maps) == (choice == "mapped")
+    arguments = inputs(5)
+    wanted = expected(arguments["x"])[0]
+    np.testing.assert_array_equal(model(**arguments)["y"], wanted)
+    other = model.new_context()
+    del model
+    np.testing.assert_array_equal(other(**arguments)["y"], wanted)
+
+
+def test_contexts_share_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written over the file is seen when all contexts of the old copy are gone."""
+    folder = write_tiny(tmp_path / "tiny", threads=1)
+    monkeypatch.setenv("KAOKEN_WEIGHTS", "copied")
+    model = CompiledModel(Library(folder))
+    weights = folder / "tiny.weights"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:4096] + bytes(len(data) - 4096))
+    arguments = inputs(5)
+    wanted = expected(arguments["x"])[0]
+    second = model.new_context()
+    np.testing.assert_array_equal(second(**arguments)["y"], wanted)
+    del model, second
+    third = CompiledModel(Library(folder))
+    assert not np.array_equal(third(**arguments)["y"], wanted)

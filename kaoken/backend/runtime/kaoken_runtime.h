@@ -1,6 +1,6 @@
-/* What a compiled model needs at run time: its weights mapped, its memory, its threads.
+/* What a compiled model needs at run time: its weights mapped or copied, its memory, its threads.
  *
- * Nothing here is shared between contexts. A context belongs to one caller at a time, and to the
+ * Contexts share nothing but a copy of their weights, which is only read. A context belongs to one caller at a time, and to the
  * process that created it: after fork() the child creates its own.
  */
 #ifndef KAOKEN_RUNTIME_H
@@ -62,6 +62,7 @@ typedef struct kk_context {
     int64_t status[2];
     long process;
     char message[256];
+    struct kk_copy *copy; /* of the weights, where they are not mapped */
     void *mapped_weights;
     size_t mapped_weights_bytes;
     void *mapped_arena;

@@ -59,7 +59,7 @@ PEERS = tuple(
         name,
         partial(build, dtype=dtype),
         open_,
-        mapping="file",
+        mapping="huge",
         rebuilt=True,
         profile=partial(profile, dtype=dtype),
     )
