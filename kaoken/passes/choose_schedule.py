@@ -189,14 +189,21 @@ def _any_attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
 
 
 def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
-    """Two registers of keys by as many rows as leave room for both products' tiles."""
+    """Two registers of keys by as many rows as leave room for both products' tiles.
+
+    A panel of keys serves four such tiles while it is in L1, as long as their scores take no more
+    than half of the L2 cache.
+    """
     lanes = machine.lanes(FLOAT_BITS)
     rows = max(1, min(8, machine.vector_registers * 3 // 8))
+    keys = max(1, tensor_type(op.key).get_shape()[1])
+    fitting = machine.l2_bytes // 2 // (keys * rows * FLOAT_BITS // 8)
     return _directives(
         ("panel", 2 * lanes),
-        ("tile", "i", rows),
-        ("vectorize", "i_in", "j1"),
-        ("vectorize", "i_in", "e1"),
+        ("tile", "i", rows * max(1, min(4, fitting))),
+        ("tile", "i_in", rows),
+        ("vectorize", "i_in_in", "j1"),
+        ("vectorize", "i_in_in", "e1"),
         ("vectorize", "j1"),
         ("vectorize", "lane"),
         ("parallel", "bh"),

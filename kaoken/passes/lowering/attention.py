@@ -77,8 +77,8 @@ def _head(p: Plan, b: SSAValue, h: SSAValue) -> None:
 
 def _rows_left(i: SSAValue, total: Index, block: int) -> Extent:
     """min(block, total - i): the rows of the block that starts at row i."""
-    if isinstance(total, int) and total % block == 0:
-        return Extent.of(block)
+    if isinstance(total, int) and (total < block or total % block == 0):
+        return Extent.of(min(total, block))
     start, size = AffineExpr.dimension(0), AffineExpr.constant(block)
     if isinstance(total, int):
         left = AffineExpr.constant(total) - start
@@ -144,20 +144,19 @@ def _softmax(p: Plan, factors: Factors, rows: Extent, keys: Keys, inverse: SSAVa
 def _output(
     p: Plan, factors: Factors, first: Index, rows: Extent, keys: Keys, inverse: SSAValue
 ) -> None:
-    n, size, head = p.n, p.value_size, factors.at.head
-    block = p.panel if size % p.panel == 0 else size
-    with n.parallel("e0", size // block) as e0, n.parallel("i_in", rows) as i:
+    n = p.n
+    with n.parallel("e0", p.value_panels) as e0, n.parallel("i_in", rows) as i:
         row = n.add_index(first, i)
-        with n.parallel("e1", block) as e1:
-            column = n.affine(lambda e0, e1: e0 * block + e1, e0, e1)
+        with n.parallel("e1", p.value_panel) as e1:
             total = n.fold(
                 "j",
                 keys.steps(factors.keys_a_step),
                 n.constant(0.0, f32),
                 lambda j, acc: factors.multiply(
-                    factors.probability(i, j), factors.value(j, column), acc
+                    factors.probability(i, j), factors.value(j, e0, e1), acc
                 ),
             )
             result = n.insert(arith.MulfOp(total, n.load(inverse, i)))
-            target = n.affine(lambda h, c: h * size + c, head, column)
+            column = p.value_column(e0, e1)
+            target = n.affine(lambda h, c: h * p.value_size + c, factors.at.head, column)
             n.store(result, p.y, row, target)

@@ -63,8 +63,8 @@ class Factors:
         """Step j of query i's exponentials."""
         raise NotImplementedError
 
-    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
-        """Step j of a column of the values."""
+    def value(self, j: SSAValue, e0: SSAValue, e1: SSAValue) -> SSAValue:
+        """Step j of column e1 of panel e0 of the values."""
         raise NotImplementedError
 
     def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
@@ -76,23 +76,42 @@ class Factors:
         return self.n.affine(lambda h, d: h * size + d + offset, head, d)
 
     def key_at(self, j: SSAValue, d: Index) -> SSAValue:
-        """Number d of key j; a key beyond the last is the last, which the bias hides."""
+        """Number d of key j."""
         n, (k, offset) = self.n, self.plan.k
-        last = n.add_index(self.plan.keys, -1)
-        row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(j, n.index(last))))
-        return n.load(k, row, self.column(self.at.kv_head, d, self.plan.head_size, offset))
+        column = self.column(self.at.kv_head, d, self.plan.head_size, offset)
+        return n.load(k, n.add_index(self.at.key_row, j), column)
+
+    def or_last(self, j: SSAValue) -> SSAValue:
+        """Key j; for one beyond the last, which its addend hides, the last."""
+        last = self.n.add_index(self.plan.keys, -1)
+        return self.n.insert(arith.MinSIOp(j, self.n.index(last)))
 
 
 class FloatFactors(Factors):
-    """f32: queries and values where they are, keys in panels, exponentials over the scores."""
+    """f32: queries where they are, keys and values in panels, exponentials over the scores."""
 
     def pack(self, keys: Keys) -> None:
         n, p = self.n, self.plan
+        self.vp = n.alloc(MemRefType(f32, [p.value_panels, p.stride, p.value_panel]), "vp")
+        with n.parallel("p0", p.value_panels) as e0, n.parallel("p1", keys.steps()) as j:
+            with n.parallel("lane", p.value_panel) as e1:
+                n.store(self._value_at(j, p.value_column(e0, e1)), self.vp, e0, j, e1)
         self.kt = n.alloc(MemRefType(f32, [self.panels, p.head_size, p.panel]), "kt")
-        with n.parallel("p0", keys.steps(p.panel)) as j0, n.parallel("p1", p.panel) as j1:
+        with n.parallel("p0", keys.whole_panels()) as j0, n.parallel("p1", p.panel) as j1:
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
-            with n.parallel("d", p.head_size) as d:
-                n.store(self.key_at(j, d), self.kt, j0, d, j1)
+            self._pack_key(j, j0, j1)
+        if not keys.may_end_within_a_panel:
+            return
+        last, rest = keys.last_panel()
+        with n.parallel("d", p.head_size) as d, n.parallel("lane", p.panel) as j1:
+            n.store(n.constant(0.0, f32), self.kt, last, d, j1)
+        with n.parallel("p1", rest) as j1:
+            j = n.affine(lambda j0, j1: j0 * p.panel + j1, last, j1)
+            self._pack_key(j, last, j1)
+
+    def _pack_key(self, j: SSAValue, j0: Index, j1: SSAValue) -> None:
+        with self.n.parallel("d", self.plan.head_size) as d:
+            self.n.store(self.key_at(j, d), self.kt, j0, d, j1)
 
     def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
         q, offset = self.plan.q
@@ -107,7 +126,10 @@ class FloatFactors(Factors):
     def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
         return self.n.load(self.scores, i, j)
 
-    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
+    def value(self, j: SSAValue, e0: SSAValue, e1: SSAValue) -> SSAValue:
+        return self.n.load(self.vp, e0, j, e1)
+
+    def _value_at(self, j: SSAValue, column: SSAValue) -> SSAValue:
         v, offset = self.plan.v
         at = self.column(self.at.kv_head, column, self.plan.value_size, offset)
         return self.n.load(v, self.n.add_index(self.at.key_row, j), at)
@@ -149,14 +171,13 @@ class Bf16Factors(Factors):
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
             with n.parallel("d", half) as d, n.parallel("half", 2) as part:
                 number = n.affine(lambda d, part: d * 2 + part, d, part)
-                self._store(self.key_at(j, number), kt, j0, d, j1, part)
+                self._store(self.key_at(self.or_last(j), number), kt, j0, d, j1, part)
 
     def _pack_values(self, keys: Keys, vt: SSAValue) -> None:
         n, p, (v, offset) = self.n, self.plan, self.plan.v
-        last = n.add_index(p.keys, -1)
         with n.parallel("p0", keys.steps(self.keys_a_step)) as j, n.parallel("half", 2) as part:
             key = n.affine(lambda j, part: j * 2 + part, j, part)
-            row = n.add_index(self.at.key_row, n.insert(arith.MinSIOp(key, n.index(last))))
+            row = n.add_index(self.at.key_row, self.or_last(key))
             with n.parallel("e", p.value_size) as e:
                 at = self.column(self.at.kv_head, e, p.value_size, offset)
                 self._store(n.load(v, row, at), vt, j, e, part)
@@ -187,8 +208,8 @@ class Bf16Factors(Factors):
     def probability(self, i: SSAValue, j: SSAValue) -> SSAValue:
         return self.n.load(self.p, i, j)
 
-    def value(self, j: SSAValue, column: SSAValue) -> SSAValue:
-        return self.n.load(self.vt, j, column)
+    def value(self, j: SSAValue, e0: SSAValue, e1: SSAValue) -> SSAValue:
+        return self.n.load(self.vt, j, self.plan.value_column(e0, e1))
 
     def multiply(self, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
         return self.n.insert(DotOp(DotKind.BF16, a, b, acc))

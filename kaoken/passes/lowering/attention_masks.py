@@ -52,6 +52,25 @@ class Keys:
         first = n.affine(lambda first: first // size, self.first)
         return Span(first, n.affine(lambda last: last.ceil_div(size), self.last))
 
+    @property
+    def may_end_within_a_panel(self) -> bool:
+        return not isinstance(self.last, int) or self.last % self.plan.panel != 0
+
+    def whole_panels(self) -> Bounds:
+        """Bounds of a loop over the panels of which these keys hold all but maybe the first."""
+        if self.is_all:
+            return Extent.of(self.plan.keys).floordiv(self.plan.panel)
+        first = self.plan.n.affine(lambda first: first // self.plan.panel, self.first)
+        return Span(first, self.last_panel()[0])
+
+    def last_panel(self) -> tuple[SSAValue, Bounds]:
+        """The panel of which these keys hold the beginning, and how many keys that is."""
+        n, size = self.plan.n, self.plan.panel
+        panel = n.affine(lambda last: last // size, self.last)
+        if self.is_all:
+            return panel, Extent.of(self.plan.keys).rest(size)
+        return panel, Span(n.index(0), n.affine(lambda last: last % size, self.last))
+
 
 class Masks:
     """The masks of one head."""
@@ -61,13 +80,9 @@ class Masks:
         self.per_query = plan.mask is not None and not plan.has_key_mask
         rows = plan.rows if self.per_query else 1
         self.addends: SSAValue | None = None
-        if plan.mask is not None or self._may_end_within_a_panel:
+        self.keys = self.all = Keys(plan, 0, plan.keys)
+        if plan.mask is not None or self.all.may_end_within_a_panel:
             self.addends = plan.n.alloc(MemRefType(f32, [rows, plan.stride]), "addend")
-        self.keys = Keys(plan, 0, plan.keys)
-
-    @property
-    def _may_end_within_a_panel(self) -> bool:
-        return not isinstance(self.plan.keys, int) or self.plan.keys % self.plan.panel != 0
 
     def start_head(self) -> None:
         """Find the keys that any query may see."""
@@ -147,17 +162,17 @@ class Masks:
 
     def _fill(self, row: Index, query: Index) -> None:
         """A row of addends: whole panels, then a panel that holds what is left."""
-        n, panel, keys = self.n, self.plan.panel, Extent.of(self.plan.keys)
-        with n.parallel("j0", keys.floordiv(panel)) as j0, n.parallel("lane", panel) as j1:
+        n, panel = self.n, self.plan.panel
+        with n.parallel("j0", self.all.whole_panels()) as j0, n.parallel("lane", panel) as j1:
             self._store(n.affine(lambda j0, j1: j0 * panel + j1, j0, j1), row, query)
-        if not self._may_end_within_a_panel:
+        if not self.all.may_end_within_a_panel:
             return
-        whole = n.affine(lambda keys: keys // panel * panel, self.plan.keys)
+        last, rest = self.all.last_panel()
         with n.parallel("lane", panel) as j1:
             hidden = n.constant(MINUS_INFINITY, f32)
-            n.store(hidden, self._buffer, row, n.add_index(whole, j1))
-        with n.parallel("rest", keys.rest(panel)) as j1:
-            self._store(n.index(n.add_index(whole, j1)), row, query)
+            n.store(hidden, self._buffer, row, n.affine(lambda j0, j1: j0 * panel + j1, last, j1))
+        with n.parallel("rest", rest) as j1:
+            self._store(n.affine(lambda j0, j1: j0 * panel + j1, last, j1), row, query)
 
     @property
     def _buffer(self) -> SSAValue:

@@ -61,6 +61,19 @@ class Plan:
         return tensor_type(self.op.value).get_shape()[-1] // self.op.kv_heads
 
     @property
+    def value_panel(self) -> int:
+        """Columns of the values that are summed together."""
+        return self.panel if self.value_size % self.panel == 0 else self.value_size
+
+    @property
+    def value_panels(self) -> int:
+        return self.value_size // self.value_panel
+
+    def value_column(self, e0: SSAValue, e1: SSAValue) -> SSAValue:
+        """The number in a head's values that is column e1 of panel e0."""
+        return self.n.affine(lambda e0, e1: e0 * self.value_panel + e1, e0, e1)
+
+    @property
     def stride(self) -> int:
         """Floats of a score row: whole panels, and one more to spread rows over cache sets."""
         return (-(-self.max_keys // self.panel) + 1) * self.panel

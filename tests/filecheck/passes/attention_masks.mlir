@@ -11,7 +11,9 @@
 // CHECK:      %[[some:.*]] = arith.cmpf ogt, %[[after]]
 // CHECK:      %[[first:.*]] = arith.select %[[some]], %{{.*}}, %{{.*}} : index
 // CHECK-NEXT: %[[last:.*]] = arith.select %[[some]], %{{.*}}, %{{.*}} : index
-// CHECK:      scf.for %p0 =
+// CHECK:      scf.for %{{.*}} = %[[first]] to %[[last]] step
+// CHECK:        memref.store %{{.*}}, %vp[
+// CHECK:      scf.for
 // CHECK:        memref.store %{{.*}}, %kt[
 // CHECK:      affine.for %i = 0 to 9 step 4 {
 // CHECK:        %[[ahead:.*]] = affine.apply affine_map<(d0) -> ((d0 + 4))> (%i)
