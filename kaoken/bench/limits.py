@@ -30,11 +30,15 @@ class Limits:
     """Rates by figure: operations a second by precision, bytes a second by mapping and size."""
 
     rates: dict[str, list[float]] = field(default_factory=dict)
-    """One value a round; a key is `fp32`, or `file 154389504`."""
+    """One value a round; a key is `fp32`, `bf16_tiles` (of a matrix unit) or `file 154389504`."""
 
     def peak(self, precision: str) -> float | None:
-        """Operations a second; None where the CPU has no such instruction."""
-        return self.median(precision)
+        """Operations a second, of vector instructions or of a matrix unit, whichever are more.
+
+        None where the CPU has neither.
+        """
+        found = (self.median(key) for key in (precision, f"{precision}_tiles"))
+        return max((rate for rate in found if rate is not None), default=None)
 
     def bandwidth(self, mapping: str, bytes_moved: int) -> float | None:
         return self.median(f"{mapping} {_rounded(bytes_moved)}")

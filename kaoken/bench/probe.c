@@ -19,6 +19,10 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#include <sys/syscall.h>
+#define TILES
+#endif
 
 #if defined(__AVX512F__)
 #define REGISTER 64
@@ -102,6 +106,57 @@ ARITHMETIC(int8, __m512i, _mm512_set1_epi8(1), 128)
 #elif defined(__AVXVNNI__)
 #define NEXT(sum) _mm256_dpbusd_avx_epi32(sum, a, b)
 ARITHMETIC(int8, __m256i, _mm256_set1_epi8(1), 64)
+#endif
+
+/* ---- a matrix unit: four tiles of 16 x 16 sums, each step of 16 words ---- */
+
+#ifdef TILES
+static int may_use_tiles(void)
+{
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+}
+
+static void shape_tiles(void)
+{
+    struct {
+        uint8_t palette, start_row, unused[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shapes = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        shapes.row_bytes[i] = 64;
+        shapes.rows[i] = 16;
+    }
+    __asm__ volatile("" : : "r"(&shapes) : "memory");
+    _tile_loadconfig(&shapes);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+}
+
+#define TILE_ARITHMETIC(name, multiply, numbers)                   \
+    static double name(const task *unused)                         \
+    {                                                              \
+        (void)unused;                                              \
+        shape_tiles();                                             \
+        for (int i = 0; i < REPEATS; i++) {                        \
+            multiply(0, 4, 6);                                     \
+            multiply(1, 4, 7);                                     \
+            multiply(2, 5, 6);                                     \
+            multiply(3, 5, 7);                                     \
+        }                                                          \
+        _tile_release();                                           \
+        return (double)REPEATS * 4 * 16 * 16 * 16 * (numbers) * 2; \
+    }
+
+TILE_ARITHMETIC(bf16_tiles, _tile_dpbf16ps, 2)
+TILE_ARITHMETIC(int8_tiles, _tile_dpbusd, 4)
 #endif
 
 /* ---- reading ---- */
@@ -251,6 +306,12 @@ int main(int count, char **words)
 #endif
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     report("int8", 0, measure(int8, NULL, 0, threads, seconds));
+#endif
+#ifdef TILES
+    if (may_use_tiles()) {
+        report("bf16_tiles", 0, measure(bf16_tiles, NULL, 0, threads, seconds));
+        report("int8_tiles", 0, measure(int8_tiles, NULL, 0, threads, seconds));
+    }
 #endif
     if (most == 0)
         return 0;

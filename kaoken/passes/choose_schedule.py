@@ -38,6 +38,7 @@ from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.decoder import PANEL, CacheAppendOp
 from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
+from kaoken.dialect.quant import RowScaleOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 from kaoken.passes.lowering.cached_attention import reads_caches
 
@@ -236,7 +237,8 @@ def _rows(value: SSAValue, machine: TargetMachine) -> ScheduleAttr:
     outer = _directives(("parallel", "m"))
     if isinstance(value.owner, CumsumOp):
         return outer
-    sizes = tensor_type(value).get_shape()
+    row = value.owner.input if isinstance(value.owner, RowScaleOp) else value
+    sizes = tensor_type(row).get_shape()
     if not sizes or sizes[-1] < 2:
         return outer
     width = min(ROW_REGISTERS * machine.lanes(FLOAT_BITS), sizes[-1])

@@ -95,6 +95,13 @@ def test_the_bound_is_the_longer_of_two_times() -> None:
     assert limits.bound("fp32", None, 4096, "file") is None
 
 
+def test_the_peak_is_that_of_the_faster_unit() -> None:
+    limits = Limits({"bf16": [1e9], "bf16_tiles": [9e9, 7e9, 8e9], "int8_tiles": [1e10]})
+    assert limits.peak("bf16") == 8e9
+    assert limits.peak("int8") == 1e10
+    assert limits.peak("fp32") is None
+
+
 @pytest.mark.parametrize("target", ["native", "generic"])
 def test_the_probe_measures(target: str, tmp_path: Path) -> None:
     limits = Limits()
@@ -105,6 +112,8 @@ def test_the_probe_measures(target: str, tmp_path: Path) -> None:
     assert os.sched_getaffinity(0) == before
     assert {"fp32", "anonymous 4096", "huge 1048576", "file 1048576"} <= set(limits.rates)
     assert all(len(rates) == 2 and min(rates) > 1e6 for rates in limits.rates.values())
+    has_unit = TargetMachine.parse(target).matrix_unit is not None
+    assert has_unit == ({"bf16_tiles", "int8_tiles"} <= set(limits.rates))
 
 
 def test_wrong_peers_have_no_rank() -> None:

@@ -40,3 +40,12 @@ func.func @narrow(%x: tensor<?x768xbf16> {kaoken.shape = #kaoken.shape<[tokens, 
   %z = kaoken.linear %y, %u : tensor<?x768xf32>, tensor<768x768xf32> -> tensor<?x768xf32>
   return %z : tensor<?x768xf32>
 }
+
+// What reads whole rows to give one number a row goes along them in vectors too.
+// CHECK-LABEL: func.func @scales
+// CHECK:       kaoken.row_scale
+// CHECK-SAME:  schedule = #kaoken.schedule<tile(h, 64), vectorize(h_in), parallel(m)>
+func.func @scales(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768]>}) -> tensor<?xf32> attributes {kaoken.max = {tokens = 512}} {
+  %s = kaoken.row_scale %x : tensor<?x768xf32> -> tensor<?xf32>
+  return %s : tensor<?xf32>
+}
