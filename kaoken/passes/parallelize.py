@@ -6,8 +6,9 @@
 
 Every member runs the whole program (SPMD) and takes its fixed part of each loop that the
 schedule's `parallel(loop)` names; what is not divided is done by the last member alone. Callers
-wait at a barrier after each kernel. How loops are divided changes no sum, so results are equal,
-bit for bit, whatever the number of threads. For one thread nothing is changed.
+wait at a barrier after each kernel, unless it and the next are undivided: the same member does
+both. How loops are divided changes no sum, so results are equal, bit for bit, whatever the number
+of threads. For one thread nothing is changed.
 """
 
 from __future__ import annotations
@@ -64,13 +65,12 @@ class ParallelizePass(ModulePass):
         op.attributes[THREADS] = IntegerAttr(self.threads, i64)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
         teams = {f.sym_name.data: _add_team(f) for f in functions}
+        kernels = [f for f in functions if _is_kernel(f)]
+        undivided = {f.sym_name.data for f in kernels if not _divide(f, teams[f.sym_name.data])}
+        names = {f.sym_name.data for f in kernels}
         for function in functions:
-            team = teams[function.sym_name.data]
             calls = [c for c in function.walk() if isinstance(c, func.CallOp)]
-            if calls:
-                _pass_on(calls, team, {f.sym_name.data for f in functions if _is_kernel(f)})
-            else:
-                _divide(function, team)
+            _pass_on(calls, teams[function.sym_name.data], names, undivided)
 
 
 def _is_kernel(function: func.FuncOp) -> bool:
@@ -90,19 +90,38 @@ def _add_team(function: func.FuncOp) -> SSAValue:
     return team
 
 
-def _pass_on(calls: list[func.CallOp], team: SSAValue, kernels: set[str]) -> None:
-    """Give the team to every callee, and wait for all members after a kernel."""
+def _pass_on(
+    calls: list[func.CallOp], team: SSAValue, kernels: set[str], undivided: set[str]
+) -> None:
+    """Give the team to every callee, and wait for all members after a kernel.
+
+    Between two kernels that are one member's alone nobody waits: it is the same member.
+    """
     for call in calls:
         call.operands = [*call.operands, team]
-        if call.callee.root_reference.data in kernels:
+        if _callee(call) in kernels and not {_callee(call), _next_callee(call)} <= undivided:
             Builder(InsertPoint.after(call)).insert(BarrierOp(team))
 
 
-def _divide(function: func.FuncOp, team: SSAValue) -> None:
+def _callee(call: func.CallOp) -> str:
+    return call.callee.root_reference.data
+
+
+def _next_callee(call: func.CallOp) -> str | None:
+    """What is called next, where only pointers and sizes are made before."""
+    after = call.next_op
+    while after is not None and not isinstance(after, func.CallOp):
+        if after.regions or isinstance(after, memref.LoadOp | memref.StoreOp | memref.CopyOp):
+            return None
+        after = after.next_op
+    return None if after is None else _callee(after)
+
+
+def _divide(function: func.FuncOp, team: SSAValue) -> bool:
     """Divide the named outer loops; the rest of the body goes to one member.
 
     What only computes a value is left to all: a divided loop may use it. Where nothing is divided,
-    or what gives a value stores as well, one member does everything.
+    or what gives a value stores as well, one member does everything. Whether a loop was divided.
     """
     schedule = function.attributes.get("kaoken.schedule")
     directives = schedule.all("parallel") if isinstance(schedule, ScheduleAttr) else []
@@ -116,6 +135,7 @@ def _divide(function: func.FuncOp, team: SSAValue) -> None:
         _share(ops, loops, team)
     for directive in directives:
         settle(function, directive, [_refusal(function, str(directive.args[0]), done)])
+    return bool(loops)
 
 
 def _share(ops: list[Operation], loops: dict[Operation, affine.ForOp], team: SSAValue) -> None:

@@ -29,3 +29,35 @@ func.func @main(%x: memref<24xf32>) {
   func.call @kernel(%x) : (memref<24xf32>) -> ()
   return
 }
+
+// Kernels that one member runs alone follow each other without a barrier; all wait for the last.
+// CHECK-LABEL: func.func @chain
+// CHECK:       func.call @alone
+// CHECK-NEXT:  func.call @alone
+// CHECK-NEXT:  kaoken_loop.barrier
+// CHECK-NEXT:  func.call @shared
+// CHECK-NEXT:  kaoken_loop.barrier
+// CHECK-NEXT:  func.call @alone
+// CHECK-NEXT:  kaoken_loop.barrier
+// CHECK-NEXT:  func.return
+func.func private @alone(%x: memref<8xf32>) attributes {kaoken.schedule = #kaoken.schedule<parallel(m)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %h = 0 to 8 {
+    memref.store %zero, %x[%h] : memref<8xf32>
+  } {kaoken_loop.name = "h", kaoken_loop.kind = "parallel"}
+  return
+}
+func.func private @shared(%x: memref<8xf32>) attributes {kaoken.schedule = #kaoken.schedule<parallel(m)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %m = 0 to 8 {
+    memref.store %zero, %x[%m] : memref<8xf32>
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
+func.func @chain(%x: memref<8xf32>) {
+  func.call @alone(%x) : (memref<8xf32>) -> ()
+  func.call @alone(%x) : (memref<8xf32>) -> ()
+  func.call @shared(%x) : (memref<8xf32>) -> ()
+  func.call @alone(%x) : (memref<8xf32>) -> ()
+  return
+}
