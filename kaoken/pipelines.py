@@ -15,11 +15,13 @@ from kaoken.backend.machine import TargetMachine
 from kaoken.passes.annotate_cost import AnnotateCostPass
 from kaoken.passes.apply_schedule import ApplySchedulePass
 from kaoken.passes.bake import BakePass
+from kaoken.passes.calibrate import CalibratePass
 from kaoken.passes.choose_schedule import ChooseSchedulePass
 from kaoken.passes.fuse import FusePass
 from kaoken.passes.instrument import InstrumentPass
 from kaoken.passes.lower_math import LowerMathPass
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
+from kaoken.passes.migrate_scales import MigrateScalesPass
 from kaoken.passes.outline import OutlinePass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.plan_memory import PlanMemoryPass
@@ -33,14 +35,19 @@ from kaoken.passes.vectorize import VectorizePass
 
 
 def tensor_pipeline(
-    machine: TargetMachine, dtype: str, schedule: str | Path | None = None
+    machine: TargetMachine,
+    dtype: str,
+    schedule: str | Path | None = None,
+    activations: str = "dynamic",
 ) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
+    calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
     given = () if schedule is None else (ApplySchedulePass(str(schedule), machine.name),)
     return (
         CanonicalizePass(),
         FusePass(),
-        QuantizePass(dtype=dtype),
+        *calibration,
+        QuantizePass(dtype=dtype, activations=activations),
         *given,
         ChooseSchedulePass(target=machine.name),
         BakePass(),
@@ -71,13 +78,16 @@ def default_pipeline(
     schedule: str | Path | None = None,
     profile: bool = False,
     math: str = "exact",
+    activations: str = "dynamic",
 ) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints.
 
     `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
-    puts timers around all calls of kernels; `math` is the precision of `lower-math`.
+    puts timers around all calls of kernels; `math` is the precision of `lower-math`; `activations`
+    is how int8 scales them, `dynamic` or `static`.
     """
-    tensors, loops = tensor_pipeline(machine, dtype, schedule), loop_pipeline(threads, math)
+    tensors = tensor_pipeline(machine, dtype, schedule, activations)
+    loops = loop_pipeline(threads, math)
     if profile:
         return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())
     return (*tensors, *loops)

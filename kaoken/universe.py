@@ -56,6 +56,8 @@ KAOKEN_UNIVERSE = Universe(
         [
             _pass("fuse"),
             _pass("apply-schedule"),
+            _pass("calibrate"),
+            _pass("migrate-scales"),
             _pass("quantize"),
             _pass("choose-schedule"),
             _pass("bake"),

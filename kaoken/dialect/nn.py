@@ -42,6 +42,8 @@ from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, type_shape, un
 from kaoken.dialect.dims import Dim
 
 UI8 = IntegerType(8, Signedness.UNSIGNED)
+MIDDLE = 128
+"""The zero point of a quantised input, unless it says another."""
 NARROW = (bf16, UI8)
 """The element types of inputs that a linear layer sums in a wider type."""
 
@@ -76,10 +78,11 @@ class LinearOp(KaokenOp):
     weight is [N, K] as PyTorch stores it, or packed by `bake` into panels [ceil(N/R), K, R]
     padded with zeros, where R is the schedule's panel width; `out_features` then says N.
 
-    Inputs and weights may be f32, or both bf16, summed in f32. Or the input is ui8 with the zero
-    point 128 and one `input_scale` a row, the weight i8 with one `weight_scale` a column; the
-    products are summed exactly in i32. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of
-    i8 fours, [ceil(N/R), 1 + K/4, R, 4], after -128 times the column's sum as i32.
+    Inputs and weights may be f32, or both bf16, summed in f32. Or the input is ui8 around
+    `input_zero_point`, with one `input_scale` a row or none (the same for all rows: the weight's
+    scales hold it), the weight i8 with one `weight_scale` a column; the products are summed exactly
+    in i32. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8 fours,
+    [ceil(N/R), 1 + K/4, R, 4], after the column's sum times the negated zero point as i32.
     """
 
     name = "kaoken.linear"
@@ -97,6 +100,7 @@ class LinearOp(KaokenOp):
     norm = prop_def(NormAttr, default_value=NormAttr(Norm.NONE))
     eps = opt_prop_def(FloatAttr)
     out_features = opt_prop_def(IntegerAttr)
+    input_zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
     schedule = opt_prop_def(ScheduleAttr)
 
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
@@ -154,11 +158,14 @@ class LinearOp(KaokenOp):
 
     def _verify_scales(self, scales: list[Shape], rows: Shape, n: Dim) -> None:
         element = tensor_type(self.input).element_type
-        if (element == UI8) != (self.input_scale is not None) or len(scales) not in (0, 2):
-            raise VerifyException("input_scale and weight_scale belong to an input of ui8")
-        if scales:
+        if (element == UI8) != (self.weight_scale is not None):
+            raise VerifyException("weight_scale belongs to an input of ui8")
+        if scales and self.weight_scale is None:
+            raise VerifyException("input_scale without weight_scale")
+        if self.input_scale is not None:
             _expect_shape(scales[0], rows, "input_scale")
-            _expect_vector(scales[1], n, "weight_scale")
+        if self.weight_scale is not None:
+            _expect_vector(scales[-1], n, "weight_scale")
 
     def _outputs(self, w: Shape) -> Dim:
         if self.out_features is None:

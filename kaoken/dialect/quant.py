@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from xdsl.dialects.builtin import IntegerAttr, i8, i64
-from xdsl.ir import Attribute
-from xdsl.irdl import ParsePropInAttrDict, irdl_op_definition, operand_def, prop_def
+from xdsl.ir import Attribute, SSAValue
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    ParsePropInAttrDict,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    prop_def,
+)
 from xdsl.utils.exceptions import VerifyException
 
 from kaoken.dialect.attributes import Shape
 from kaoken.dialect.base import AnyTensor, KaokenOp, unify
-from kaoken.dialect.nn import UI8
+from kaoken.dialect.dims import Dim
+from kaoken.dialect.nn import MIDDLE, UI8
 
 LIMIT = 127
 """The largest magnitude of a quantised number: -127 .. 127, so that negation is exact."""
@@ -17,50 +25,130 @@ LEAST_SCALE = 1e-30
 """The scale of a row of zeros."""
 
 
+def steps_above(zero_point: int) -> int:
+    """How many steps there are above a zero point: 127 above 128, and above 0 in i8."""
+    return 255 - zero_point if zero_point else LIMIT
+
+
+def steps_below(zero_point: int) -> int:
+    """How many steps there are below a zero point, as many as above where it is the middle."""
+    return zero_point if zero_point not in (0, MIDDLE) else LIMIT
+
+
+@irdl_op_definition
+class ObserveOp(KaokenOp):
+    """The input itself, with what `calibrate` saw of it in `range`, [2 or 3, K].
+
+    The rows of `range` are the least and the largest number of each channel and, where real
+    inputs were seen, the mean. `zero_point` is the one that suits the rows seen. `quantize` takes
+    these ops away.
+    """
+
+    name = "kaoken.observe"
+
+    input = operand_def(AnyTensor)
+    range = operand_def(AnyTensor)
+    zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$input `,` $range attr-dict `:` type($input) `,` type($range) `->` type($result)"
+    )
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        x, range_ = operands
+        if not x or len(range_) != 2 or range_[0] not in (Dim.of(2), Dim.of(3)):
+            raise VerifyException("range is [2, K] or [3, K] for an input [..., K]")
+        unify(x[-1], range_[1], "range")
+        _check_zero_point(self.zero_point)
+        return x
+
+
 @irdl_op_definition
 class RowScaleOp(KaokenOp):
-    """What one step of a quantised row is worth: `max(|x|) / 127`, [..., K] to [...]."""
+    """What one step of a quantised row is worth, [..., K] to [...].
+
+    `max(|x|) / 127`; with another zero point than 128 the least scale that fits the largest
+    number into the steps above it and the least one into those below it. With a `factor` [K], x
+    is multiplied by it first.
+    """
 
     name = "kaoken.row_scale"
 
     input = operand_def(AnyTensor)
+    factor = opt_operand_def(AnyTensor)
+    zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
 
-    assembly_format = "$input attr-dict `:` type($input) `->` type($result)"
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$input (`factor` $factor^ `:` type($factor))? attr-dict "
+        "`:` type($input) `->` type($result)"
+    )
 
     def infer_shape(self, *operands: Shape) -> Shape:
-        if not operands[0]:
+        x = operands[0]
+        if not x:
             raise VerifyException("input needs at least one dimension")
-        return operands[0][:-1]
+        _check_zero_point(self.zero_point)
+        if self.factor is not None:
+            _expect_factor(operands[1], x)
+        return x[:-1]
 
 
 @irdl_op_definition
 class QuantizeOp(KaokenOp):
-    """`round(x * (1 / scale) + zero_point)`, halves to even, saturating at the type's limits.
+    """`round(x * factor * (1 / scale) + zero_point)`, halves to even, saturating.
 
-    input is [..., K], scale [...]. The zero point is 0, which gives i8, or 128, which gives ui8.
+    input is [..., K], scale [...], factor [K]; one of them may be missing and counts as 1. The
+    zero point is 0, which gives i8, or 1 .. 255, which gives ui8.
     """
 
     name = "kaoken.quantize"
 
     input = operand_def(AnyTensor)
-    scale = operand_def(AnyTensor)
+    scale = opt_operand_def(AnyTensor)
+    factor = opt_operand_def(AnyTensor)
     zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(0, i64))
 
-    irdl_options = (ParsePropInAttrDict(),)
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     assembly_format = (
-        "$input `,` $scale attr-dict `:` type($input) `,` type($scale) `->` type($result)"
+        "$input (`scale` $scale^ `:` type($scale))? (`factor` $factor^ `:` type($factor))? "
+        "attr-dict `:` type($input) `->` type($result)"
     )
 
     def infer_shape(self, *operands: Shape) -> Shape:
-        x, scale = operands
-        if not x or len(scale) != len(x) - 1:
-            raise VerifyException("scale has one number for each row of the input")
-        if self.zero_point.value.data not in (0, 128):
-            raise VerifyException("zero_point is 0 or 128")
-        return (*(unify(a, b, "scale") for a, b in zip(x[:-1], scale, strict=True)), x[-1])
+        x, *rest = operands
+        if not x or not rest:
+            raise VerifyException("a row needs a scale or a factor")
+        if self.scale is not None:
+            scale = rest.pop(0)
+            if len(scale) != len(x) - 1:
+                raise VerifyException("scale has one number for each row of the input")
+            x = (*(unify(a, b, "scale") for a, b in zip(x[:-1], scale, strict=True)), x[-1])
+        if self.factor is not None:
+            _expect_factor(rest.pop(0), x)
+        if not 0 <= self.zero_point.value.data <= 255:
+            raise VerifyException("zero_point is from 0 to 255")
+        return x
 
     def infer_element_type(self) -> Attribute:
         return UI8 if self.zero_point.value.data else i8
 
 
-QUANT_OPS = [RowScaleOp, QuantizeOp]
+def _expect_factor(factor: Shape, x: Shape) -> None:
+    if len(factor) != 1:
+        raise VerifyException("factor has one number for each channel of the input")
+    unify(factor[0], x[-1], "factor")
+
+
+def _check_zero_point(zero_point: IntegerAttr) -> None:
+    if not 1 <= zero_point.value.data <= 255:
+        raise VerifyException("zero_point is from 1 to 255")
+
+
+def observed(value: SSAValue) -> ObserveOp | None:
+    """What was seen of a value."""
+    return value.owner if isinstance(value.owner, ObserveOp) else None
+
+
+QUANT_OPS = [ObserveOp, RowScaleOp, QuantizeOp]

@@ -41,9 +41,6 @@ from kaoken.dtypes import dense_array, numpy_dtype
 from kaoken.errors import KaokenError
 from kaoken.weights import store_of
 
-ZERO_POINT = 128
-"""What stands for 0 in a quantised input."""
-
 Array = np.ndarray
 Arrays = tuple[Array, ...]
 
@@ -54,17 +51,18 @@ def run_module(
     function: str = "main",
     sizes: Mapping[str, int] | None = None,
     caches: dict[str, Array] | None = None,
+    functions: KaokenFunctions | None = None,
 ) -> tuple[Array, ...]:
     """Run a function of a module on arrays.
 
     Sizes of symbols follow from the inputs, others are given by `sizes`; weights come from the
     module's store. `caches` holds the rows of each cache by name, and is changed; what it lacks
-    begins as NaN. Raises KaokenError when inputs do not fit the function, or an index is out of
-    range.
+    begins as NaN. `functions` may be implementations of one's own. Raises KaokenError when inputs
+    do not fit the function, or an index is out of range.
     """
     interpreter = Interpreter(module)
     interpreter.register_implementations(FuncFunctions())
-    functions = KaokenFunctions(sizes, caches)
+    functions = functions or KaokenFunctions(sizes, caches)
     interpreter.register_implementations(functions, override=True)
     func = SymbolTable.lookup_symbol(module, function)
     if not isinstance(func, FuncOp):
@@ -155,11 +153,12 @@ class KaokenFunctions(InterpreterFunctions):
         norm_weight, norm_bias = optional(op.norm_weight), optional(op.norm_bias)
         input_scale, weight_scale = optional(op.input_scale), optional(op.weight_scale)
         weight = unpack_weight(args[1], op.n, op.k) if op.is_packed else args[1]
-        if input_scale is None or weight_scale is None:
+        if weight_scale is None:
             y = _wide(args[0]) @ _wide(weight).T
         else:
-            y = (args[0].astype(np.int32) - ZERO_POINT) @ weight.astype(np.int32).T
-            y = y * _wide(input_scale)[..., None] * _wide(weight_scale)
+            steps = args[0].astype(np.int32) - op.input_zero_point.value.data
+            y = (steps @ weight.astype(np.int32).T) * _wide(weight_scale)
+            y = y if input_scale is None else y * _wide(input_scale)[..., None]
         y = _result(op, y if bias is None else y + _wide(bias))
         if op.activation.data is not Activation.NONE:
             y = _result(op, _ACTIVATIONS[op.activation.data](_wide(y)))
@@ -174,13 +173,25 @@ class KaokenFunctions(InterpreterFunctions):
 
     @impl(quant.RowScaleOp)
     def row_scale(self, interpreter: Interpreter, op: quant.RowScaleOp, args: Arrays) -> Arrays:
-        largest = np.abs(args[0]).max(-1).astype(np.float32)
-        return (np.maximum(largest * np.float32(1 / quant.LIMIT), np.float32(quant.LEAST_SCALE)),)
+        x = args[0] if op.factor is None else args[0] * args[1]
+        zero_point = op.zero_point.value.data
+        above, below = quant.steps_above(zero_point), quant.steps_below(zero_point)
+        largest = np.maximum(x, x * np.float32(-above / below)).max(-1).astype(np.float32)
+        return (np.maximum(largest * np.float32(1 / above), np.float32(quant.LEAST_SCALE)),)
+
+    @impl(quant.ObserveOp)
+    def observe(self, interpreter: Interpreter, op: quant.ObserveOp, args: Arrays) -> Arrays:
+        return (args[0],)
 
     @impl(quant.QuantizeOp)
     def quantize(self, interpreter: Interpreter, op: quant.QuantizeOp, args: Arrays) -> Arrays:
-        inverse = _wide(np.float32(1) / args[1])[..., None]
-        steps = (_wide(args[0]) * inverse + op.zero_point.value.data).astype(np.float32)
+        x, *rest = args
+        if op.scale is None:
+            by = rest[0]
+        else:
+            by = np.float32(1) / rest[0][..., None]
+            x = x if op.factor is None else x * rest[1]
+        steps = (_wide(x) * _wide(by) + op.zero_point.value.data).astype(np.float32)
         limits = np.iinfo(dtype := _result_dtype(op))
         return (np.clip(np.rint(steps), limits.min, limits.max).astype(dtype),)
 

@@ -3,40 +3,63 @@
     %y = kaoken.linear %x, %w bias %b : tensor<?x384xf32>, tensor<1536x384xf32> -> ...
 ->  (dtype=int8)
     %ws = kaoken.row_scale %w : tensor<1536x384xf32> -> tensor<1536xf32>
-    %wq = kaoken.quantize %w, %ws : ... -> tensor<1536x384xi8>
+    %wq = kaoken.quantize %w scale %ws : ... -> tensor<1536x384xi8>
     %xs = kaoken.row_scale %x : tensor<?x384xf32> -> tensor<?xf32>
-    %xq = kaoken.quantize %x, %xs {zero_point = 128} : ... -> tensor<?x384xui8>
+    %xq = kaoken.quantize %x scale %xs {zero_point = 128} : ... -> tensor<?x384xui8>
     %y = kaoken.linear %xq, %wq bias %b input_scale %xs weight_scale %ws : ...
+->  (activations=static: c is a step of the whole tensor, as `calibrate` saw it)
+    %xq = kaoken.quantize %x factor %f {zero_point = 128} : ...            # %f = 1/c
+    %y = kaoken.linear %xq, %wq bias %b weight_scale (%ws * c) : ...
 
 Weights have one scale a column, activations one a token, taken while the program runs; each
 activation is quantised once for all the layers that read it. What is said of weights alone `bake`
 folds. Sums, epilogues and everything between linear layers stay f32 (i32 for the products of
 eight bits). Attention's products take bf16 factors with either dtype. Layers whose weights are not
 known, or whose inputs do not fill 32-bit lanes, stay as they are. With dtype=f32 nothing changes.
+
+What `calibrate` and `migrate-scales` left is used up: the zero point of `kaoken.observe`, a product
+with one number a channel (as `factor`), and the means, by which the rounding of the weights changes
+the layer's sums on average, which its bias takes back (Nagel et al., "Data-Free Quantization
+Through Weight Equalization and Bias Correction", 2019, section 4.2).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
+import numpy as np
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, UnitAttr, bf16, f32
+from xdsl.dialects.builtin import BoolAttr, ModuleOp, UnitAttr, bf16, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
-from kaoken.dialect.base import KaokenOp, tensor_type
-from kaoken.dialect.canonicalization.rules import linear_like
-from kaoken.dialect.nn import AttentionOp, LinearOp, int_attr
-from kaoken.dialect.quant import QuantizeOp, RowScaleOp
-from kaoken.dialect.tensor import CastOp
+from kaoken.analysis.value_shapes import shape_of
+from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr
+from kaoken.dialect.base import KaokenOp, shaped, tensor_type
+from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to
+from kaoken.dialect.dims import Dim
+from kaoken.dialect.nn import (
+    MIDDLE,
+    AttentionOp,
+    LinearOp,
+    MatmulOp,
+    WeightOp,
+    int_attr,
+)
+from kaoken.dialect.quant import ObserveOp, QuantizeOp, RowScaleOp, steps_above, steps_below
+from kaoken.dialect.tensor import CastOp, ElementwiseOp, FullOp, SliceOp
 from kaoken.errors import KaokenError
+from kaoken.passes.baking.folding import source_key
 from kaoken.passes.baking.scales import fold_attention_scale
+from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
 
 DTYPES = ("f32", "bf16", "int8")
+ACTIVATIONS = ("dynamic", "static")
 _GROUP = {"bf16": 2, "int8": 4}
 
 
@@ -49,65 +72,173 @@ class QuantizePass(ModulePass):
     dtype: str = "int8"
     """`f32`, `bf16` or `int8`."""
 
+    activations: str = "dynamic"
+    """int8: scales of activations a token and taken at run time, or `static`, where calibrated."""
+
     def __post_init__(self) -> None:
+        if self.activations not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise KaokenError(
+                f"quantize has no activations {self.activations!r}: choose one of {known}"
+            )
         if self.dtype not in DTYPES:
             known = ", ".join(DTYPES)
             raise KaokenError(f"quantize has no dtype {self.dtype!r}: choose one of {known}")
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        if self.dtype == "f32":
-            return
-        for function in op.ops:
-            if isinstance(function, FuncOp):
-                for block in function.body.blocks:
-                    self._quantize(block)
+        work = Workspace(op)
+        blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
+        for block in blocks:
+            if self.dtype != "f32":
+                _narrow_products_of_attention(block)
+            layers = [] if self.dtype == "f32" else narrow_layers(block, self.dtype)
+            narrowed: dict[SSAValue, _Input] = {}
+            for layer in layers:
+                if (x := layer.input) not in narrowed:
+                    narrowed[x] = self._narrow_input(x, layer, work)
+                self._narrow(layer, narrowed[x])
+            for observe in [o for o in block.ops if isinstance(o, ObserveOp)]:
+                Rewriter.replace_op(observe, [], [observe.input])
+        work.commit()
 
-    def _quantize(self, block: Block) -> None:
-        """Scales go into the weights while these still are f32."""
-        for op in list(block.ops):
-            if isinstance(op, AttentionOp):
-                fold_attention_scale(op)
-                _narrow_attention(op)
-        narrowed: dict[SSAValue, tuple[SSAValue, SSAValue | None]] = {}
-        for op in list(block.ops):
-            if isinstance(op, LinearOp) and _can_narrow(op, _GROUP[self.dtype]):
-                self._narrow(op, narrowed)
-
-    def _narrow(
-        self, op: LinearOp, narrowed: dict[SSAValue, tuple[SSAValue, SSAValue | None]]
-    ) -> None:
-        for value, zero_point in ((op.input, 128), (op.weight, 0)):
-            if value not in narrowed:
-                narrowed[value] = self._narrow_value(op, value, zero_point)
-        (x, x_scale), (w, w_scale) = narrowed[op.input], narrowed[op.weight]
-        operands = {"input": x, "weight": w, "input_scale": x_scale, "weight_scale": w_scale}
-        Rewriter.replace_op(op, linear_like(op, op.result.type, operands))
-
-    def _narrow_value(
-        self, op: LinearOp, value: SSAValue, zero_point: int
-    ) -> tuple[SSAValue, SSAValue | None]:
-        """The narrow value and its scale, computed before the layer."""
+    def _narrow_input(self, x: SSAValue, first: LinearOp, work: Workspace) -> _Input:
+        """The narrow input, before the first layer that reads it."""
         if self.dtype == "bf16":
-            return _insert(op, CastOp.to(value, bf16)), None
-        scale = _insert(op, RowScaleOp.make([value]))
-        quantized = QuantizeOp.make([value, scale], {"zero_point": int_attr(zero_point)})
-        return _insert(op, quantized), scale
+            return _Input(_insert(first, CastOp.to(_seen(x), bf16)))
+        observe = x.owner if isinstance(x.owner, ObserveOp) else None
+        value, factor = _without_factor(_seen(x))
+        z = MIDDLE if observe is None else observe.zero_point.value.data
+        zero_point = {"zero_point": int_attr(z)}
+        if self.activations == "static" and observe is not None:
+            step = _static_step(work.value(observe.range), z)
+            factor = _static_factor(first, first.k, factor, step, work)
+            quantized = _insert(first, QuantizeOp.make([value, None, factor], zero_point))
+            return _Input(quantized, None, step, z, observe)
+        scale = _insert(first, RowScaleOp.make([value, factor], zero_point))
+        quantized = _insert(first, QuantizeOp.make([value, scale, factor], zero_point))
+        return _Input(quantized, scale, 1.0, z, observe)
+
+    def _narrow(self, op: LinearOp, x: _Input) -> None:
+        if self.dtype == "bf16":
+            operands = {"input": x.value, "weight": _insert(op, CastOp.to(op.weight, bf16))}
+            Rewriter.replace_op(op, linear_like(op, op.result.type, operands))
+            return
+        scale = _insert(op, RowScaleOp.make([op.weight]))
+        weight = _insert(op, QuantizeOp.make([op.weight, scale]))
+        bias = _corrected_bias(op, weight, scale, x.observe)
+        if x.step != 1.0:
+            scale = _multiply(op, scale, _full(op, x.step))
+        operands = {
+            "input": x.value,
+            "weight": weight,
+            "bias": bias,
+            "input_scale": x.scale,
+            "weight_scale": scale,
+        }
+        properties = {"input_zero_point": int_attr(x.zero_point)}
+        Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
 
 
-def _narrow_attention(op: AttentionOp) -> None:
-    """Scores and their products with the values in bf16, whatever the linear layers have."""
-    if reads_caches(op):
-        return
-    head_size = tensor_type(op.query).get_shape()[-1] // op.heads
-    if head_size % 2 == 0:
-        op.bf16_products = UnitAttr()
+@dataclass(frozen=True)
+class _Input:
+    """A narrow input of layers: its scale a row, or the one step of all rows, and more."""
+
+    value: SSAValue
+    scale: SSAValue | None = None
+    step: float = 1.0
+    zero_point: int = MIDDLE
+    observe: ObserveOp | None = None
 
 
-def _insert(before: LinearOp, op: KaokenOp) -> SSAValue:
-    Rewriter.insert_op(op, InsertPoint.before(before))
-    return op.result
+def narrow_layers(block: Block, dtype: str) -> list[LinearOp]:
+    """The linear layers of a block that can be narrowed to a dtype."""
+    group = _GROUP[dtype]
+    return [op for op in block.ops if isinstance(op, LinearOp) and _can_narrow(op, group)]
 
 
 def _can_narrow(op: LinearOp, group: int) -> bool:
     is_f32 = tensor_type(op.input).element_type == tensor_type(op.weight).element_type == f32
     return is_f32 and not op.is_packed and op.k % group == 0 and is_constant(op.weight)
+
+
+def _narrow_products_of_attention(block: Block) -> None:
+    """In bf16 with either dtype; scales go into weights while these still are f32."""
+    for op in list(block.ops):
+        if not isinstance(op, AttentionOp):
+            continue
+        fold_attention_scale(op)
+        head_size = tensor_type(op.query).get_shape()[-1] // op.heads
+        if head_size % 2 == 0 and not reads_caches(op):
+            op.bf16_products = UnitAttr()
+
+
+def _seen(x: SSAValue) -> SSAValue:
+    return x.owner.input if isinstance(x.owner, ObserveOp) else x
+
+
+def _without_factor(value: SSAValue) -> tuple[SSAValue, SSAValue | None]:
+    """A value, or what is multiplied by one known number a channel, and these numbers."""
+    op = value.owner
+    if not isinstance(op, ElementwiseOp) or op.function.data is not Function.MUL:
+        return value, None
+    x, factor = op.inputs
+    channels = shape_of(value)[-1:]
+    if shape_of(factor) == channels and shape_of(x) == shape_of(value) and is_constant(factor):
+        return x, factor
+    return value, None
+
+
+# ---- static scales ----
+
+
+def _static_step(range_: np.ndarray, zero_point: int) -> float:
+    """What a step is worth, so that all that was seen fits: as row_scale, for the whole tensor."""
+    least, largest = float(range_[0].min()), float(range_[1].max())
+    step = max(largest / steps_above(zero_point), -least / steps_below(zero_point))
+    return step if 0.0 < step < inf else 1.0
+
+
+def _static_factor(
+    before: LinearOp, width: int, factor: SSAValue | None, step: float, work: Workspace
+) -> SSAValue:
+    array = np.ones(width, np.float32) if factor is None else work.value(factor)
+    key = work.add(f"{source_key(before.weight)}.input_factor", (array / np.float32(step)))
+    return _insert(before, WeightOp(key, shaped((Dim.of(width),), f32)))
+
+
+# ---- bias correction ----
+
+
+def _corrected_bias(
+    op: LinearOp, weight: SSAValue, scale: SSAValue, observe: ObserveOp | None
+) -> SSAValue | None:
+    """The bias plus what rounding the weights takes from the layer's mean sums."""
+    if op.bias is None or observe is None or tensor_type(observe.range).get_shape()[0] < 3:
+        return op.bias
+    n = Dim.of(op.n)
+    rows = {"dim": int_attr(0), "range": ShapeAttr((Dim.of(2), Dim.of(3)))}
+    means = _insert(op, SliceOp.make([observe.range], rows))
+    column = _insert(op, reshape_to(scale, (n, Dim.of(1))))
+    rounded = _multiply(op, _insert(op, CastOp.to(weight, f32)), column)
+    lost = _apply(op, Function.SUB, op.weight, rounded)
+    sums = _insert(op, MatmulOp.make([means, lost], {"transpose_rhs": BoolAttr.from_bool(True)}))
+    return _apply(op, Function.ADD, op.bias, _insert(op, reshape_to(sums, (n,))))
+
+
+def _multiply(before: LinearOp, a: SSAValue, b: SSAValue) -> SSAValue:
+    return _apply(before, Function.MUL, a, b)
+
+
+def _apply(before: LinearOp, function: Function, a: SSAValue, b: SSAValue) -> SSAValue:
+    properties = {"function": FunctionAttr(function)}
+    return _insert(before, ElementwiseOp.make([[a, b]], properties))
+
+
+def _full(before: LinearOp, value: float) -> SSAValue:
+    properties = {"value": number_attr(value, f32), "shape": ShapeAttr(())}
+    return _insert(before, FullOp.make([], properties))
+
+
+def _insert(before: LinearOp, op: KaokenOp) -> SSAValue:
+    Rewriter.insert_op(op, InsertPoint.before(before))
+    return op.result

@@ -43,7 +43,14 @@ LINEAR_OPERANDS = (
     "input_scale",
     "weight_scale",
 )
-_LINEAR_PROPERTIES = ("activation", "norm", "eps", "out_features", "schedule")
+_LINEAR_PROPERTIES = (
+    "activation",
+    "norm",
+    "eps",
+    "out_features",
+    "input_zero_point",
+    "schedule",
+)
 _SMALL_BYTES = 64
 
 

@@ -103,7 +103,7 @@ def _key(value: SSAValue) -> str:
     """A name for what a constant is: those of its sources, and what was done to them last."""
     op = value.owner
     assert isinstance(op, Operation)
-    base = joined_key(_sources(value))
+    base = source_key(value)
     if isinstance(op, arith.ConstantOp):
         return base
     if isinstance(op, CastOp):
@@ -113,6 +113,11 @@ def _key(value: SSAValue) -> str:
     else:
         role = _ROLES.get(type(op), op.name.removeprefix("kaoken."))
     return f"{base}.{role}" if role else base
+
+
+def source_key(value: SSAValue) -> str:
+    """A readable name for the weights that a constant value is made of."""
+    return joined_key(_sources(value))
 
 
 def _sources(value: SSAValue) -> list[str]:

@@ -3,8 +3,8 @@
 [N, K] becomes [ceil(N / R), K, R]: the R weights that one vector register (or a few) multiplies
 with the same input lie side by side. Columns past N hold zeros. Where a 32-bit lane takes two bf16
 or four i8 at once, these stand together: [ceil(N / R), K / 2, R, 2] and [ceil(N / R), 1 + K / 4, R,
-4]. The first of the latter's rows is -128 times the sum of each column, as i32: where the sum
-starts that takes the inputs with the zero point 128.
+4]. The first of the latter's rows is each column's sum times the input's negated zero point, as
+i32: where the sum of products starts, so that inputs count from their zero point.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.dialect.base import shaped, tensor_type
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import LinearOp, WeightOp, int_attr
+from kaoken.dialect.nn import MIDDLE, LinearOp, WeightOp, int_attr
 from kaoken.passes.baking.workspace import Workspace
 
 
 def pack_panels(block: Block, work: Workspace) -> None:
     """Pack the weight of each linear whose schedule asks for it; each weight once a width."""
-    packed: dict[tuple[Operation, int], WeightOp] = {}
+    packed: dict[tuple[Operation, int, int], WeightOp] = {}
     for op in block.ops:
         if not isinstance(op, LinearOp) or op.is_packed or not (width := panel_width(op)):
             continue
         if not isinstance(weight := op.weight.owner, WeightOp):
             continue
-        if (weight, width) not in packed:
-            packed[weight, width] = _packed(weight, width, work)
+        zero_point = op.input_zero_point.value.data
+        if (key := (weight, width, zero_point)) not in packed:
+            packed[key] = _packed(*key, work)
         op.out_features = int_attr(op.n)
-        op.operands[1] = packed[weight, width].result
+        op.operands[1] = packed[key].result
 
 
 def panel_width(op: LinearOp) -> int | None:
@@ -40,8 +41,8 @@ def panel_width(op: LinearOp) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def _packed(weight: WeightOp, width: int, work: Workspace) -> WeightOp:
-    panels = pack(work[weight.key.data], width)
+def _packed(weight: WeightOp, width: int, zero_point: int, work: Workspace) -> WeightOp:
+    panels = pack(work[weight.key.data], width, zero_point)
     key = work.add(f"{weight.key.data}.panels{width}", panels)
     shape = tuple(map(Dim.of, panels.shape))
     op = WeightOp(key, shaped(shape, tensor_type(weight.result).element_type))
@@ -50,8 +51,11 @@ def _packed(weight: WeightOp, width: int, work: Workspace) -> WeightOp:
     return op
 
 
-def pack(weight: np.ndarray, width: int) -> np.ndarray:
-    """[N, K] to panels of `width` columns, padded with zeros. K must fill the 32-bit lanes."""
+def pack(weight: np.ndarray, width: int, zero_point: int = MIDDLE) -> np.ndarray:
+    """[N, K] to panels of `width` columns, padded with zeros. K must fill the 32-bit lanes.
+
+    `zero_point` is that of the inputs that meet a weight of i8.
+    """
     n, k = weight.shape
     count = -(-n // width)
     padded = np.zeros((count * width, k), weight.dtype)
@@ -59,11 +63,11 @@ def pack(weight: np.ndarray, width: int) -> np.ndarray:
     group = 4 // weight.itemsize
     panels = padded.reshape(count, width, k // group, group).transpose(0, 2, 1, 3)
     if weight.dtype == np.int8:
-        return np.concatenate([_starts(padded, width), panels], axis=1)
+        return np.concatenate([_starts(padded, width, zero_point), panels], axis=1)
     return np.ascontiguousarray(panels if group > 1 else panels[..., 0])
 
 
-def _starts(padded: np.ndarray, width: int) -> np.ndarray:
-    """-128 times each column's sum, [count, 1, width] of i32 seen as [count, 1, width, 4] of i8."""
-    sums = padded.sum(1, dtype=np.int32) * np.int32(-128)
+def _starts(padded: np.ndarray, width: int, zero_point: int) -> np.ndarray:
+    """-zero_point times each column's sum, [count, 1, width] of i32 seen as [.., 4] of i8."""
+    sums = padded.sum(1, dtype=np.int32) * np.int32(-zero_point)
     return sums.reshape(-1, 1, width, 1).view(np.int8)

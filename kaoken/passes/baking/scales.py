@@ -12,11 +12,11 @@ The products are ordinary ops on weights, which are then folded.
 from __future__ import annotations
 
 from xdsl.ir import Operation, SSAValue
-from xdsl.rewriter import Rewriter
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr
+from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.canonicalization.layers import has_no_epilogue
 from kaoken.dialect.canonicalization.movement import leading_ones_dropped
@@ -55,26 +55,53 @@ def fold_factor_after_linear(op: ElementwiseOp) -> Replacement:
 def fold_attention_scale(op: AttentionOp) -> None:
     """Multiply what the query's linear gives by the scale, where only this op reads the query."""
     scale = op.scale.value.data
-    found = _columns(op.query)
-    if scale == 1.0 or found is None:
+    if scale == 1.0 or (columns := scalable_columns(op.query)) is None:
         return
-    linear, start, stop = found
-    if not _takes_factors(linear) or not _read_once(linear, start, stop):
-        return
-    parts = [
-        _full(linear, value, count)
-        for value, count in ((1.0, start), (scale, stop - start), (1.0, linear.n - stop))
-        if count
-    ]
-    factors = ConcatOp.make([parts], {"dim": int_attr(0)})
-    ops = _scaled(linear, factors.result, Function.MUL)
-    Rewriter.replace_op(linear, [*parts, factors, *ops])
+    linear, start, stop = columns
+    factor = _full(linear, scale, stop - start)
+    Rewriter.insert_op(factor, InsertPoint.before(linear))
+    scale_columns(columns, factor.result)
     op.scale = float_attr(1.0)
 
 
+Columns = tuple[LinearOp, int, int]
+"""A linear and a range of its outputs."""
+
+
+def scalable_columns(value: SSAValue, through: Activation = Activation.NONE) -> Columns | None:
+    """The outputs of a linear that a value used once is, where they can be scaled for it alone.
+
+    The linear may end in the activation `through`.
+    """
+    if (found := _columns(value)) is None:
+        return None
+    linear, start, stop = found
+    plain = has_no_epilogue(linear) or (
+        through is linear.activation.data
+        and linear.residual is None
+        and linear.norm.data is Norm.NONE
+    )
+    if linear.is_packed or not plain or not _has_constant_weights(linear):
+        return None
+    return found if _read_once(linear, start, stop) else None
+
+
+def scale_columns(columns: Columns, factor: SSAValue) -> None:
+    """Multiply the outputs by a constant factor each, [stop - start], known before the linear."""
+    linear, start, stop = columns
+    below, above = (_full(linear, 1.0, n) if n else None for n in (start, linear.n - stop))
+    parts = [part for part in (below, factor, above) if part is not None]
+    factors = ConcatOp.make([parts], {"dim": int_attr(0)})
+    ops = _scaled(linear, factors.result, Function.MUL)
+    ones = [op for op in (below, above) if op is not None]
+    Rewriter.replace_op(linear, [*ones, factors, *ops])
+
+
 def _takes_factors(op: LinearOp) -> bool:
-    if op.is_packed or not has_no_epilogue(op):
-        return False
+    return not op.is_packed and has_no_epilogue(op) and _has_constant_weights(op)
+
+
+def _has_constant_weights(op: LinearOp) -> bool:
     return is_constant(op.weight) and (op.bias is None or is_constant(op.bias))
 
 
@@ -102,7 +129,7 @@ def _full(linear: LinearOp, value: float, count: int) -> FullOp:
     return FullOp.make([], {"value": number, "shape": ShapeAttr((Dim.of(count),))})
 
 
-def _columns(value: SSAValue) -> tuple[LinearOp, int, int] | None:
+def _columns(value: SSAValue) -> Columns | None:
     """The linear and the range of its outputs that a value used once is."""
     start, size = 0, tensor_type(value).get_shape()[-1]
     while (part := sole_owner(value, SliceOp)) is not None:

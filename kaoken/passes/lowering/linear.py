@@ -40,6 +40,8 @@ Columns = tuple[Index, ...]
 """Which column: its number, or panel and place in it."""
 Factor = Callable[[Index], SSAValue]
 """The weight (or word of weights) of one column that meets input k."""
+_Scales = tuple[SSAValue | None, SSAValue]
+"""What a step of each row is worth, unless it is the same for all, and of each column."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class _Linear:
     weight: SSAValue
     bias: SSAValue | None
     residual: SSAValue | None
-    scales: tuple[SSAValue, SSAValue] | None
+    scales: _Scales | None
     y: SSAValue
     k: int
     """Numbers, or words of narrow numbers, in a row of x."""
@@ -127,13 +129,11 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
     )
 
 
-def _scales(
-    op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape
-) -> tuple[SSAValue, SSAValue] | None:
-    if op.input_scale is None or op.weight_scale is None:
+def _scales(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> _Scales | None:
+    if op.weight_scale is None:
         return None
-    row_scales = kernel.buffer("xs", op.input_scale, (rows,))
-    return row_scales, kernel.buffer("ws", op.weight_scale, columns)
+    row = None if op.input_scale is None else kernel.buffer("xs", op.input_scale, (rows,))
+    return row, kernel.buffer("ws", op.weight_scale, columns)
 
 
 def _plain_nest(kernel: Kernel, linear: _Linear, m: Index, n: int) -> None:
@@ -224,8 +224,10 @@ def _integer_sum(
         return kernel.insert(DotOp(DotKind.UI8_I8, kernel.load(linear.x, i, k), words, acc))
 
     total = kernel.insert(ConvertOp(kernel.fold("k", linear.k, weight(0), step), f32))
-    row, own = kernel.load(linear.scales[0], i), kernel.load(linear.scales[1], *column)
-    scale = kernel.insert(arith.MulfOp(row, own))
+    rows, columns = linear.scales
+    scale = kernel.load(columns, *column)
+    if rows is not None:
+        scale = kernel.insert(arith.MulfOp(kernel.load(rows, i), scale))
     if linear.bias is None:
         return kernel.insert(arith.MulfOp(total, scale))
     return kernel.insert(math.FmaOp(total, scale, kernel.load(linear.bias, *column)))

@@ -11,12 +11,12 @@
 // it stays as it is.
 // CHECK-LABEL: func.func @main
 // CHECK:      %[[xs:.*]] = kaoken.row_scale %x : tensor<?x8xf32> -> tensor<?xf32>
-// CHECK-NEXT: %[[xq:.*]] = kaoken.quantize %x, %[[xs]] {zero_point = 128 : i64} : tensor<?x8xf32>, tensor<?xf32> -> tensor<?x8xui8>
+// CHECK-NEXT: %[[xq:.*]] = kaoken.quantize %x scale %[[xs]] : tensor<?xf32> {zero_point = 128 : i64} : tensor<?x8xf32> -> tensor<?x8xui8>
 // CHECK-NEXT: %[[ws:.*]] = kaoken.row_scale %w : tensor<16x8xf32> -> tensor<16xf32>
-// CHECK-NEXT: %[[wq:.*]] = kaoken.quantize %w, %[[ws]] : tensor<16x8xf32>, tensor<16xf32> -> tensor<16x8xi8>
+// CHECK-NEXT: %[[wq:.*]] = kaoken.quantize %w scale %[[ws]] : tensor<16xf32> : tensor<16x8xf32> -> tensor<16x8xi8>
 // CHECK-NEXT: kaoken.linear %[[xq]], %[[wq]] bias %b : tensor<16xf32> input_scale %[[xs]] : tensor<?xf32> weight_scale %[[ws]] : tensor<16xf32> {activation = #kaoken<activation relu>} : tensor<?x8xui8>, tensor<16x8xi8> -> tensor<?x16xf32>
 // CHECK-NEXT: %[[vs:.*]] = kaoken.row_scale %v
-// CHECK-NEXT: %[[vq:.*]] = kaoken.quantize %v, %[[vs]]
+// CHECK-NEXT: %[[vq:.*]] = kaoken.quantize %v scale %[[vs]]
 // CHECK-NEXT: kaoken.linear %[[xq]], %[[vq]] input_scale
 // CHECK:      kaoken.linear %{{.*}}, %u : tensor<?x3xf32>, tensor<8x3xf32> -> tensor<?x8xf32>
 // BF16:      %[[xb:.*]] = kaoken.cast %x : tensor<?x8xf32> -> tensor<?x8xbf16>
