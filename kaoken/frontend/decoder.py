@@ -122,7 +122,7 @@ class _DecoderBuilder(Graph):
         self.block = Block(arg_types=[shaped((ONE, TOKENS), i64)])
         super().__init__(Builder(InsertPoint.at_end(self.block)))
         self.block.args[0].name_hint = "input_ids"
-        self.tables: dict[str, tuple[SSAValue, SSAValue]] = {}
+        self.tables: dict[Rotary, tuple[SSAValue, SSAValue]] = {}
 
     def module(self) -> ModuleOp:
         function = FuncOp(
@@ -197,6 +197,8 @@ class _DecoderBuilder(Graph):
         if c.embedding_scale != 1.0:
             scale = self.full(c.embedding_scale, f32)
             x = self.elementwise(Function.MUL, x, scale)
+        for window in dict.fromkeys(c.windows or [None]):
+            self._rotations(window)  # here, so that the first layer is like the others
         for i in range(c.layers):
             x = self._layer(x, i)
         last = self.slice(x, 1, TOKENS - OUTPUTS, TOKENS)
@@ -273,25 +275,29 @@ class _DecoderBuilder(Graph):
         return self.reshape(normed, (ONE, TOKENS, Dim.of(heads * size)))
 
     def _rotate(self, x: SSAValue, heads: int, window: int | None) -> SSAValue:
-        c = self.config
-        local = c.local_rotary if window is not None else None
-        rotary, name = (c.rotary, "rotary") if local is None else (local, "rotary.local")
-        cos, sin = self._rotations(rotary, name)
-        interleaved = BoolAttr.from_bool(rotary.interleaved)
+        cos, sin = self._rotations(window)
+        interleaved = BoolAttr.from_bool(self._rotary(window).interleaved)
         properties = {"num_heads": int_attr(heads), "interleaved": interleaved}
         return self.make(RopeOp, [x, cos, sin], properties)
 
-    def _rotations(self, rotary: Rotary, name: str) -> tuple[SSAValue, SSAValue]:
+    def _rotary(self, window: int | None) -> Rotary:
+        """How layers with that window rotate."""
+        local = self.config.local_rotary if window is not None else None
+        return self.config.rotary if local is None else local
+
+    def _rotations(self, window: int | None) -> tuple[SSAValue, SSAValue]:
         """The rows of the tables for the tokens of this call."""
-        if name not in self.tables:
+        rotary = self._rotary(window)
+        if rotary not in self.tables:
+            name = "rotary" if rotary is self.config.rotary else "rotary.local"
             cos, sin = (
                 self._rows_of(f"{name}.{part}", table)
                 for part, table in zip(
                     ("cos", "sin"), rotary_tables(rotary, self.capacity), strict=True
                 )
             )
-            self.tables[name] = cos, sin
-        return self.tables[name]
+            self.tables[rotary] = cos, sin
+        return self.tables[rotary]
 
     def _rows_of(self, key: str, table: np.ndarray) -> SSAValue:
         weight = self.weight(self.store.add(key, table), *table.shape)

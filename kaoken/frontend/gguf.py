@@ -267,7 +267,7 @@ def _rotary(file: GgufFile, architecture: Architecture, head_size: int) -> Rotar
         ),
         beta_fast=float(file.number("rope.scaling.yarn_beta_fast", 32.0)),
         beta_slow=float(file.number("rope.scaling.yarn_beta_slow", 1.0)),
-        divisors=None if divisors is None else divisors.tolist(),
+        divisors=None if divisors is None else tuple(divisors.tolist()),
     )
 
 

@@ -7,7 +7,6 @@ reads rows of two tables. Angles are computed in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +38,7 @@ class Rotary:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    divisors: Sequence[float] | None = None
+    divisors: tuple[float, ...] | None = None
 
 
 def rotary_tables(rotary: Rotary, positions: int) -> tuple[np.ndarray, np.ndarray]:

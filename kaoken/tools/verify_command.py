@@ -82,6 +82,8 @@ def run_verify(
     from kaoken.tools.compile_command import progress_line
 
     path = Path(model)
+    if path.suffix == ".gguf":
+        raise KaokenError("decoders of GGUF files cannot be verified yet: there is no PyTorch model")
     with tempfile.TemporaryDirectory() as scratch, progress_line() as progress:
 
         def compile(what: Any, *args: Any, **kwargs: Any) -> Any:

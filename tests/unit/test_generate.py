@@ -81,6 +81,7 @@ def test_mistakes(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "is not a compiled model" in failure(capsys, "generate", tmp_path, "-p", PROMPT)
     (tmp_path / "bad.gguf").write_bytes(story.read_bytes()[:5000])
     assert "truncated" in failure(capsys, "generate", tmp_path / "bad.gguf", "-p", PROMPT)
+    assert "cannot be verified yet" in failure(capsys, "verify", story)
     assert "no chat template" in failure(capsys, "generate", story, "-p", PROMPT, "--chat")
 
 
