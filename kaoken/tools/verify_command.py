@@ -83,7 +83,9 @@ def run_verify(
 
     path = Path(model)
     if path.suffix == ".gguf":
-        raise KaokenError("decoders of GGUF files cannot be verified yet: there is no PyTorch model")
+        raise KaokenError(
+            "decoders of GGUF files cannot be verified yet: there is no PyTorch model"
+        )
     with tempfile.TemporaryDirectory() as scratch, progress_line() as progress:
 
         def compile(what: Any, *args: Any, **kwargs: Any) -> Any:
