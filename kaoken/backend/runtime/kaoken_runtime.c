@@ -33,8 +33,6 @@ enum {
     SPIN_NANOSECONDS = 20000,
     SPINS_PER_CLOCK_READ = 64,
     MAX_THREADS = 1024,
-    COPY_FROM_BYTES = 4 * 1024 * 1024,
-    COPY_SHARE = 8, /* of the machine's memory */
 };
 
 static const char MAGIC[8] = {'K', 'A', 'O', 'K', 'E', 'N', '0', '1'};
@@ -98,8 +96,8 @@ static int check_file(const kk_model *model, int file, const char *path, char *e
            check_size(model, file, path, error, error_size);
 }
 
-/* Weights in memory of their own, on huge pages: a file's small pages are read at two thirds of the
- * speed where each weight is used once. One copy serves all contexts of this process. */
+/* Weights in memory of their own, on huge pages, which some CPUs read faster than a file's small
+ * ones. One copy serves all contexts of this process. */
 typedef struct kk_copy {
     char digest[DIGEST_DIGITS];
     void *memory;
@@ -112,30 +110,10 @@ typedef struct kk_copy {
 static kk_copy *copies;
 static pthread_mutex_t copies_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Whether the system gives huge pages to those who ask. */
-static int has_huge_pages(void) {
-#ifdef MADV_HUGEPAGE
-    char text[64] = "";
-    int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY);
-    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0)
-        close(file);
-    return length > 0 && strstr(text, "[never]") == NULL;
-#else
-    return 0;
-#endif
-}
-
-/* Small weights stay in caches, and very large ones are not to be in memory twice. The environment
- * variable KAOKEN_WEIGHTS (mapped, copied) decides otherwise. */
+/* Only on demand: a copy takes its time at load, and processes do not share it. */
 static int wants_copy(uint64_t bytes) {
     const char *choice = getenv("KAOKEN_WEIGHTS");
-    if (choice != NULL && strcmp(choice, "mapped") == 0)
-        return 0;
-    if (choice != NULL && strcmp(choice, "copied") == 0)
-        return bytes > 0;
-    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    return bytes >= COPY_FROM_BYTES && bytes <= memory / COPY_SHARE && has_huge_pages();
+    return bytes > 0 && choice != NULL && strcmp(choice, "copied") == 0;
 }
 
 static int read_all(int file, unsigned char *data, size_t bytes) {

@@ -1,7 +1,7 @@
 /* What a compiled model needs at run time: its weights mapped or copied, its memory, its threads.
  *
- * Contexts share nothing but a copy of their weights, which is only read. A context belongs to one caller at a time, and to the
- * process that created it: after fork() the child creates its own.
+ * Contexts share nothing but a copy of their weights, which is only read. A context belongs to one
+ * caller at a time, and to the process that created it: after fork() the child creates its own.
  */
 #ifndef KAOKEN_RUNTIME_H
 #define KAOKEN_RUNTIME_H

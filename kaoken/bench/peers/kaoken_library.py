@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ PEERS = tuple(
         name,
         partial(build, dtype=dtype),
         open_,
-        mapping="huge",
+        mapping="huge" if os.environ.get("KAOKEN_WEIGHTS") == "copied" else "file",
         rebuilt=True,
         profile=partial(profile, dtype=dtype),
     )
