@@ -57,6 +57,7 @@ def limit_table(limits: Limits) -> Table:
     table = Table("the machine's limits meanwhile", ("", "median", "least - most"))
     for precision in PRECISIONS:
         _add_limit(table, limits, precision, f"{precision} arithmetic", "GFLOP/s")
+        _add_limit(table, limits, f"{precision}_tiles", f"{precision} matrix unit", "GFLOP/s")
     for key in limits.rates:
         mapping, _, size = key.partition(" ")
         if mapping in MAPPINGS:
