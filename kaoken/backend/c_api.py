@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from kaoken.backend import generation_api
 from kaoken.backend.interface import Interface, Role, TensorSpec, c_identifier
+from kaoken.dialect.dims import Dim, product
 
 C_TYPES = {
     "float64": "double",
@@ -26,6 +27,8 @@ C_TYPES = {
     "bool": "bool",
 }
 """numpy dtype name -> the element type in the public header (bfloat16: its bits)."""
+
+_ITEM_BYTES = {name: int("".join(filter(str.isdigit, name)) or 8) // 8 for name in C_TYPES}
 
 _LINE = 100
 _CREATE_PARAMETERS = (
@@ -371,13 +374,21 @@ def _functions(m: ModelText) -> str:
         .context = (kk_context *)model,
 {values}    }};
 {_limit_checks(m)}{sizes}\
-    return kk_run(call.context, {name}_body, &call, {"sizes" if i.symbols else "NULL"});
+    const int64_t bytes = {_c_dim(str(_bytes_of_call(m)))};
+    return kk_run(call.context, {name}_body, &call, {"sizes" if i.symbols else "NULL"}, bytes);
 }}
 
 const char *{name}_error(const {name} *model) {{ return kk_error((const kk_context *)model); }}
 
 void {name}_destroy({name} *model) {{ kk_destroy((kk_context *)model); }}
 {_timers_functions(m)}"""
+
+
+def _bytes_of_call(m: ModelText) -> Dim:
+    """What a call reads and writes at least: weights, inputs and outputs."""
+    tensors = (*m.interface.inputs, *m.interface.outputs)
+    sizes = (product(t.shape) * _ITEM_BYTES[t.dtype] for t in tensors)
+    return sum(sizes, Dim.of(m.weights_bytes))
 
 
 def _limit_checks(m: ModelText) -> str:

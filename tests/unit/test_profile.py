@@ -16,11 +16,11 @@ MLIR = """
 func.func @main(
     %x: tensor<?x64xf32> {kaoken.shape = #kaoken.shape<[tokens, 64]>, kaoken.name = "x"}
 ) -> tensor<?x64xf32> attributes {kaoken.max = {tokens = 40}, kaoken.results = ["y"]} {
-  %w = arith.constant dense<0.0078125> : tensor<96x64xf32>
-  %v = arith.constant dense<0.015625> : tensor<64x96xf32>
-  %h = kaoken.linear %x, %w : tensor<?x64xf32>, tensor<96x64xf32> -> tensor<?x96xf32>
-  %g = kaoken.tanh %h : tensor<?x96xf32> -> tensor<?x96xf32>
-  %y = kaoken.linear %g, %v : tensor<?x96xf32>, tensor<64x96xf32> -> tensor<?x64xf32>
+  %w = arith.constant dense<0.0078125> : tensor<160x64xf32>
+  %v = arith.constant dense<0.015625> : tensor<64x160xf32>
+  %h = kaoken.linear %x, %w : tensor<?x64xf32>, tensor<160x64xf32> -> tensor<?x160xf32>
+  %g = kaoken.tanh %h : tensor<?x160xf32> -> tensor<?x160xf32>
+  %y = kaoken.linear %g, %v : tensor<?x160xf32>, tensor<64x160xf32> -> tensor<?x64xf32>
   return %y : tensor<?x64xf32>
 }
 """
@@ -41,10 +41,10 @@ def test_ops_are_counted_and_timed(threads: int, tmp_path: Path) -> None:
     start = time.perf_counter()
     ops = model.profile(x=X, seconds=0.01)
     elapsed = time.perf_counter() - start
-    assert [op.kernel for op in ops] == ["linear_64x96_tanh", "linear_96x64"]
+    assert [op.kernel for op in ops] == ["linear_64x160_tanh", "linear_160x64"]
     assert all(op.calls == 1 and op.caller == "main" for op in ops)
-    assert [op.flops for op in ops] == [2 * 64 * 96 * TOKENS] * 2
-    assert [op.bytes for op in ops] == [4 * (64 * 96 + (64 + 96) * TOKENS)] * 2
+    assert [op.flops for op in ops] == [2 * 64 * 160 * TOKENS] * 2
+    assert [op.bytes for op in ops] == [4 * (64 * 160 + (64 + 160) * TOKENS)] * 2
     assert 0 < sum(op.seconds for op in ops) < elapsed
     assert all((op.waited > 0) == (threads > 1) for op in ops)
     assert ops[0].intensity == pytest.approx(ops[0].rate / ops[0].bandwidth)

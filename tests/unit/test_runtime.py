@@ -80,7 +80,7 @@ def test_missing_weights(copy: Path) -> None:
 
 def test_truncated_weights(copy: Path) -> None:
     os.truncate(copy / "tiny.weights", HEADER_BYTES + 3)
-    with pytest.raises(KaokenError, match="is truncated: it has 4099 bytes, not 4112"):
+    with pytest.raises(KaokenError, match="is truncated: it has 4099 bytes, not 73728"):
         load(copy)
 
 

@@ -19,6 +19,8 @@ from kaoken.dialect.dims import Dim
 from kaoken.weights import WeightStore
 
 SCALE = np.array([1, 2, 3, 4], np.float32)
+UNUSED = np.zeros(1 << 16, np.uint8)
+"""So much that calls are worth several threads."""
 MAX_TOKENS = 64
 CODE = """
 static void kaoken_main(const unsigned char *weights, const float *x, const int64_t *ids, float *y,
@@ -88,8 +90,13 @@ def write_tiny(
     )
     store = WeightStore()
     store.add("scale", SCALE)
+    store.add("unused", UNUSED)
     main = CFunction("kaoken_main", (), uses_weights=True)
-    source = CSource(CODE, [WeightPlacement("scale", 0, SCALE.nbytes)], {"main": main})
+    placements = [
+        WeightPlacement("scale", 0, SCALE.nbytes),
+        WeightPlacement("unused", 4096, UNUSED.nbytes),
+    ]
+    source = CSource(CODE, placements, {"main": main})
     chosen = machine or TargetMachine.parse("generic")
     options = PackageOptions(chosen, threads)  # pyright: ignore[reportArgumentType]
     with output_folder(folder) as draft:

@@ -33,6 +33,7 @@ enum {
     SPIN_NANOSECONDS = 20000,
     SPINS_PER_CLOCK_READ = 64,
     MAX_THREADS = 1024,
+    SHARED_BYTES = 64 * 1024, /* less is done by one thread before others have begun */
 };
 
 static const char MAGIC[8] = {'K', 'A', 'O', 'K', 'E', 'N', '0', '1'};
@@ -602,18 +603,19 @@ static int failure(kk_context *context) {
     return (int)code;
 }
 
-int kk_run(kk_context *context, kk_body body, void *call, const int64_t *symbols) {
+int kk_run(kk_context *context, kk_body body, void *call, const int64_t *symbols, int64_t bytes) {
     if (!check_symbols(context, symbols))
         return KK_BAD_SIZE;
-    context->status[0] = 0;
-    if (context->pool == NULL) {
-        kk_team alone = {.thread = 0, .threads = 1, .pool = NULL};
-        body(call, &alone);
-    } else if (context->process != (long)getpid()) {
+    if (context->pool != NULL && context->process != (long)getpid()) {
         snprintf(context->message, sizeof context->message,
                  "this context of %s was created before fork(): create one in the new process",
                  context->model->name);
         return KK_FORKED;
+    }
+    context->status[0] = 0;
+    if (context->pool == NULL || bytes < SHARED_BYTES) {
+        kk_team alone = {.thread = 0, .threads = 1, .pool = NULL};
+        body(call, &alone);
     } else {
         run_on_pool(context->pool, body, call);
     }

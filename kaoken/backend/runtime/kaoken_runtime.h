@@ -79,8 +79,9 @@ typedef void (*kk_body)(void *call, kk_team *team);
 kk_context *kk_create(const kk_model *model, const char *weights_path, int threads, char *error,
                       size_t error_size);
 
-/* Checks the open sizes, runs body on the whole team, and returns 0 or the first error's code. */
-int kk_run(kk_context *context, kk_body body, void *call, const int64_t *symbols);
+/* Checks the open sizes, runs body on the whole team, or on the caller's thread alone where the call
+ * reads and writes few bytes, and returns 0 or the first error's code. */
+int kk_run(kk_context *context, kk_body body, void *call, const int64_t *symbols, int64_t bytes);
 
 /* Makes a sentence for kk_error, and returns KK_BAD_SIZE. */
 int kk_refuse(kk_context *context, const char *format, ...)
