@@ -28,6 +28,7 @@ Progress = Callable[[str], None]
 """Told the name of each stage when it begins."""
 
 DTYPES = ("f32", "bf16", "int8")
+ACTIVATIONS = ("dynamic", "static")
 MATHS = ("exact", "quake1", "quake2")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -64,6 +65,10 @@ class CompileOptions:
     """Whether the model is to note how long each of its kernels takes."""
     math: str = "exact"
     """How accurate exponentials are: the precision of `lower-math`."""
+    calibrate: Sequence[Mapping[str, Any]] = ()
+    """Sample inputs for int8, as arrays by the names of @main's arguments."""
+    activations: str = "dynamic"
+    """Where int8 takes the scales of activations from: each row, or `static`, from the samples."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -72,6 +77,13 @@ class CompileOptions:
             raise KaokenError(f"unknown math {self.math}: choose from {', '.join(MATHS)}")
         if self.threads < 1:
             raise KaokenError(f"threads is {self.threads}, but must be at least 1")
+        if self.activations not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise KaokenError(f"unknown activations {self.activations}: choose from {known}")
+        if self.dtype != "int8" and (self.calibrate or self.activations == "static"):
+            raise KaokenError(f"calibration is for dtype int8, not {self.dtype}")
+        if self.activations == "static" and not self.calibrate:
+            raise KaokenError("static activations need samples to calibrate with: give some")
 
     def check(self, out: Path | None) -> None:
         """Raise KaokenError for what can be known to be wrong before the work begins."""
@@ -107,6 +119,8 @@ def compile(
     cc: str | None = None,
     profile: bool = False,
     math: str = "exact",
+    calibrate: Sequence[Mapping[str, Any]] = (),
+    activations: str = "dynamic",
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -116,7 +130,9 @@ def compile(
     a call may use; `schedule` a file or text of `kaoken.schedule`; `head` what follows a
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
     kaoken's cache; `math` is `exact`, or `quake1` or `quake2` for faster exponentials with errors
-    of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. Raises
+    of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. For
+    int8, `calibrate` holds sample inputs (arrays by name, numpy or torch), from which layers learn
+    how large their inputs are; `activations="static"` takes all scales from them. Raises
     KaokenError.
     """
     from kaoken.backend.package import is_package
@@ -130,6 +146,8 @@ def compile(
         tokenizer_files(module),
         profile=profile,
         math=math,
+        calibrate=calibrate,
+        activations=activations,
     )
     options.check(None if out is None else Path(out))
     progress("import")
@@ -240,6 +258,8 @@ def compile_module(
         progress,
         profile=options.profile,
         math=options.math,
+        calibrate=options.calibrate,
+        activations=options.activations,
     )
     write_lowered(module, machine, out, options, compiler, ops, progress)
 
@@ -289,8 +309,13 @@ def lower(
     progress: Progress = _silent,
     profile: bool = False,
     math: str = "exact",
+    calibrate: Sequence[Mapping[str, Any]] = (),
+    activations: str = "dynamic",
 ) -> None:
-    """Run what remains of the default pipeline; KaokenError names the pass that failed."""
+    """Run what remains of the default pipeline; KaokenError names the pass that failed.
+
+    `calibrate` holds the samples that the pass of that name runs, in place of random ones.
+    """
     from xdsl.utils.exceptions import DiagnosticException
 
     from kaoken.modules import diagnostic_text
@@ -298,12 +323,28 @@ def lower(
     from kaoken.universe import make_context
 
     context = make_context()
-    for one in default_pipeline(machine, threads, dtype, schedule, profile, math):
+    for one in default_pipeline(machine, threads, dtype, schedule, profile, math, activations):
         progress(one.name)
         try:
-            one.apply(context, module)
+            if one.name == "calibrate" and calibrate:
+                _calibrate(module, calibrate, progress)
+            else:
+                one.apply(context, module)
         except DiagnosticException as error:
             raise KaokenError(f"{one.name}: {diagnostic_text(error)}") from error
+
+
+def _calibrate(module: ModuleOp, inputs: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+    from xdsl.dialects.func import FuncOp
+    from xdsl.traits import SymbolTable
+
+    from kaoken.calibration import Samples, ordered_inputs
+    from kaoken.passes.calibrate import calibrate
+
+    main = SymbolTable.lookup_symbol(module, "main")
+    assert isinstance(main, FuncOp)
+    ordered = [ordered_inputs(main, sample) for sample in inputs]
+    calibrate(module, Samples(ordered, lambda n, of: progress(f"calibrate: {n} of {of} samples")))
 
 
 def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
@@ -322,6 +363,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
             f"{options.dtype} {options.math} {options.threads} {options.profile} "
+            f"{options.activations} {_digest(options.calibrate)} "
             f"{_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]
@@ -329,6 +371,14 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
     name = module.attributes.get("kaoken.name")
     stem = name.data if isinstance(name, StringAttr) else "model"
     return cache_directory("models") / key / stem
+
+
+def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
+    """What tells sets of samples apart."""
+    import numpy as np
+
+    arrays = [(name, np.asarray(s[name])) for s in samples for name in sorted(s)]
+    return content_key([f"{name} {a.shape} {a.dtype} {a.tobytes().hex()}" for name, a in arrays])
 
 
 def _schedule_text(schedule: str | Path | None) -> str:

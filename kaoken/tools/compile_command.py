@@ -20,6 +20,7 @@ from kaoken.compiler import (
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
+    import numpy as np
     from xdsl.dialects.builtin import ModuleOp
 
 EMIT = ("mlir", "c", "so")
@@ -53,6 +54,15 @@ def run_compile(
     for note in notes:
         print(note)
     print(f"wrote {out} ({progress.summary()})")
+
+
+def samples_of(model: Path, texts: Path | None, max_tokens: int) -> list[dict[str, np.ndarray]]:
+    """The lines of a file as a model's sample inputs. KaokenError without texts or tokenizer."""
+    if texts is None:
+        return []
+    from kaoken.texts import text_samples
+
+    return text_samples(model.parent if model.suffix == ".mlir" else model, texts, max_tokens)
 
 
 def notes_of(module: ModuleOp) -> list[str]:

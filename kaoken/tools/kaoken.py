@@ -73,6 +73,14 @@ def compile(
             "quake1 (3 %)."
         ),
     ] = "exact",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="For int8: a file of texts such as the model will read, one a line."),
+    ] = None,
+    activations: Annotated[
+        str,
+        typer.Option(help="For int8, scales of activations: dynamic (of each row) or static."),
+    ] = "dynamic",
     cc: CC = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Have the model note how long each op takes.")
@@ -89,13 +97,23 @@ def compile(
     `kaoken compile bert-base -o bert --target x86-64-v3 --max-tokens 128 --threads 4`
 
     `kaoken compile model.mlir -o out --emit c`
+
+    `kaoken compile all-MiniLM-L6-v2 -o minilm --dtype int8 --calibrate texts.txt`
     """
     from kaoken.compiler import CompileOptions
-    from kaoken.tools.compile_command import run_compile
+    from kaoken.tools.compile_command import run_compile, samples_of
 
-    library = emit == "so"
     options = CompileOptions(
-        target, dtype, threads, schedule, cc, library=library, profile=profile, math=math
+        target,
+        dtype,
+        threads,
+        schedule,
+        cc,
+        library=emit == "so",
+        profile=profile,
+        math=math,
+        calibrate=samples_of(Path(model), calibrate, max_tokens),
+        activations=activations,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 

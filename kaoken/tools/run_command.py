@@ -11,10 +11,9 @@ import numpy as np
 from kaoken.compiled_model import CompiledModel
 from kaoken.compiler import load
 from kaoken.errors import KaokenError
+from kaoken.texts import FILL, encoder_inputs, read_tokenizer
 from kaoken.tools.kaoken import print_json
 
-_FILL = {"token_type_ids": "type_ids", "input_ids": "ids", "attention_mask": "attention_mask"}
-"""Input name to the attribute of a tokenizers.Encoding."""
 _SENTENCE = "sentence_embedding"
 """The output of a sentence head."""
 
@@ -36,30 +35,14 @@ def embed(folder: Path, texts: Sequence[str], threads: int | None = None) -> np.
     Raises KaokenError when the folder has no tokenizer or the model is no text encoder.
     """
     model = load(folder, threads)
-    unknown = [spec["name"] for spec in model.manifest["inputs"] if spec["name"] not in _FILL]
+    unknown = [spec["name"] for spec in model.manifest["inputs"] if spec["name"] not in FILL]
     if unknown:
         raise KaokenError(f"{folder} is no text encoder: it has an input {unknown[0]}")
-    tokenizer = _tokenizer(folder, model.manifest["symbols"].get("tokens"))
+    tokenizer = read_tokenizer(folder, model.manifest["symbols"].get("tokens"))
     rows: list[np.ndarray] = []
     for some in _batches(texts, model.manifest["symbols"].get("batch", 1)):
         rows.append(_embed_batch(model, tokenizer.encode_batch(some)))
     return np.concatenate(rows)
-
-
-def _tokenizer(folder: Path, max_tokens: int | None) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise KaokenError("tokenizers is not installed: `pip install tokenizers`") from None
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise KaokenError(f"{folder} has no tokenizer.json: copy the model's there")
-    tokenizer = Tokenizer.from_file(str(path))
-    padding = tokenizer.padding or {}
-    tokenizer.enable_padding(**{k: v for k, v in padding.items() if k.startswith("pad_")})
-    if max_tokens is not None:
-        tokenizer.enable_truncation(max_tokens)
-    return tokenizer
 
 
 def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
@@ -68,10 +51,9 @@ def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
 
 
 def _embed_batch(model: CompiledModel, encodings: Sequence[Any]) -> np.ndarray:
-    inputs = {
-        spec["name"]: np.array([getattr(e, _FILL[spec["name"]]) for e in encodings], spec["dtype"])
-        for spec in model.manifest["inputs"]
-    }
+    inputs = encoder_inputs(
+        encodings, {spec["name"]: spec["dtype"] for spec in model.manifest["inputs"]}
+    )
     mask = np.array([e.attention_mask for e in encodings], np.float32)
     names = [entry["name"] for entry in model.manifest["outputs"]]
     outputs = dict(zip(names, _tensors(model(**inputs)), strict=True))

@@ -8,7 +8,6 @@ from typing import Any
 from xdsl.ir import Operation
 
 from kaoken.dialect import decoder, nn, quant, tensor
-from kaoken.errors import KaokenError
 from kaoken.passes.lowering import attention, cached_attention, linear, pointwise, rows
 from kaoken.passes.lowering import decoder as decoder_lowering
 from kaoken.passes.lowering import quant as quant_lowering
@@ -18,10 +17,8 @@ from kaoken.passes.lowering.kernel import Kernel
 def _lower_attention(op: nn.AttentionOp, kernel: Kernel) -> None:
     if cached_attention.reads_caches(op):
         cached_attention.lower_cached_attention(op, kernel)
-        return
-    if op.window is not None:
-        raise KaokenError("attention with a window is compiled over caches only")
-    attention.lower_attention(op, kernel)
+    else:
+        attention.lower_attention(op, kernel)
 
 
 LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
