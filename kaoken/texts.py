@@ -13,6 +13,42 @@ from kaoken.errors import KaokenError
 FILL = {"token_type_ids": "type_ids", "input_ids": "ids", "attention_mask": "attention_mask"}
 """Input name to the attribute of a tokenizers.Encoding."""
 
+SENTENCES = (
+    "A cat sat on the mat.",
+    "A kitten rests on a rug.",
+    "Two dogs run along the beach after a red ball.",
+    "The puppy chased its tail in the garden.",
+    "Shares fell for a third day as oil prices rose.",
+    "The central bank left interest rates unchanged.",
+    "Investors sold bonds after the inflation report.",
+    "How do I reset my password?",
+    "I can't log in to my account any more.",
+    "What is the capital of Australia?",
+    "Canberra lies between Sydney and Melbourne.",
+    "The recipe needs two eggs, flour and a pinch of salt.",
+    "Whisk the cream until it forms soft peaks.",
+    "She bakes bread every Sunday morning.",
+    "The rover sent back pictures of a dry river bed on Mars.",
+    "Astronomers found water vapour around a distant planet.",
+    "A solar eclipse will be visible from Spain in August.",
+    "The striker scored twice in the last ten minutes.",
+    "Their goalkeeper was sent off before half time.",
+    "He has played the violin since he was five.",
+    "The orchestra rehearses in an old church.",
+    "Rain is expected in the north, with snow on high ground.",
+    "The train to Berlin is forty minutes late.",
+    "Flights were cancelled because of the storm.",
+    "A vaccine trains the immune system to know a virus.",
+    "Patients should take the tablets with food.",
+    "Quicksort divides a list around a pivot.",
+    "The compiler unrolls the loop and keeps sums in registers.",
+    "Ownership rules prevent two threads from writing at once.",
+    "The treaty was signed in 1648 and ended the war.",
+    "Roman roads still shape the map of Europe.",
+    "Nobody knew who had left the letter on the table.",
+)
+"""Of several subjects, some alike: what similarities are compared on unless texts are given."""
+
 
 def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:
     """The tokenizer of a folder, which pads a batch and cuts texts to `max_tokens`.

@@ -192,24 +192,34 @@ def verify(
     tolerance: Annotated[
         float, typer.Option(help="Largest difference allowed, relative to the largest value or 1.")
     ] = 1e-5,
+    dtype: Dtype = "f32",
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="Texts, one a line, whose similarities are ranked; some are built in."),
+    ] = None,
     cc: CC = None,
     as_json: Json = False,
 ) -> None:
     """Compare a compiled model with PyTorch: each layer and the output.
 
-    Prints the largest absolute difference, the largest in units of the last place, and the
-    cosine. Exit code 0 when all differences are within the tolerance, else 1.
+    Prints the largest absolute difference, the root of the mean square, the largest in units of the
+    last place, and the cosine; for a folder with a tokenizer also the rank correlation (Spearman)
+    of the similarities of sentences. Exit code 0 when all differences are within the tolerance, or
+    for bf16 and int8 all cosines are high, else 1.
     A .mlir is compared with the reference interpreter instead.
 
     **Examples**
 
     `kaoken verify all-MiniLM-L6-v2`
 
+    `kaoken verify all-MiniLM-L6-v2 --dtype int8 --texts sentences.txt`
+
     `kaoken verify model.mlir --target generic --json`
     """
-    from kaoken.tools.verify_command import run_verify
+    from kaoken.tools.verify_command import Request, run_verify
 
-    if not run_verify(model, target, threads, tolerance, cc, as_json):
+    request = Request(target, threads, dtype, tolerance, texts, cc)
+    if not run_verify(model, request, as_json):
         raise typer.Exit(1)
 
 

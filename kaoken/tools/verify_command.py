@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kaoken.errors import KaokenError
+from kaoken.texts import SENTENCES, encoder_inputs, read_texts, read_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
 SHAPES = ((1, 1), (1, 16), (2, 33), (4, 128))
-"""(batch, tokens) of the texts that are compared."""
+"""(batch, tokens) of the random texts that are compared."""
+LEAST_COSINES = {"bf16": 0.9995, "int8": 0.99}
+"""What a narrow dtype must reach at each layer and output: its largest errors say little."""
+LEAST_RANK_CORRELATION = 0.99
 
 Compile = Callable[..., Any]
 
@@ -32,25 +36,42 @@ class Comparison:
 
     name: str
     max_abs: float
+    rms: float
     max_ulp: int
     cosine: float
     scale: float
     """The largest expected magnitude, at least 1; the tolerance is relative to it."""
 
-    def passes(self, tolerance: float) -> bool:
-        return self.max_abs <= tolerance * self.scale
+    def passes(self, limit: Limit) -> bool:
+        if limit.cosine is not None:
+            return self.cosine >= limit.cosine
+        return self.max_abs <= limit.tolerance * self.scale
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What decides: the largest difference, relative to the scale, or a narrow dtype's cosine."""
+
+    tolerance: float
+    cosine: float | None = None
+
+    def __str__(self) -> str:
+        if self.cosine is not None:
+            return f"a least cosine of {self.cosine:g}"
+        return f"a tolerance of {self.tolerance:g}"
 
 
 def compare(name: str, actual: np.ndarray, expected: np.ndarray) -> Comparison:
     """Compare two arrays of equal shape; NaN anywhere counts as infinitely far."""
     a, b = (np.asarray(x, np.float32).ravel() for x in (actual, expected))
     if not a.size:
-        return Comparison(name, 0.0, 0, 1.0, 1.0)
+        return Comparison(name, 0.0, 0.0, 0, 1.0, 1.0)
     difference = np.abs(a.astype(np.float64) - b)
     length = np.linalg.norm(a.astype(np.float64)) * np.linalg.norm(b.astype(np.float64))
     return Comparison(
         name,
         float(np.nan_to_num(difference, nan=np.inf).max()),
+        float(np.sqrt(np.square(np.nan_to_num(difference, nan=np.inf)).mean())),
         int(np.abs(_ordered(a) - _ordered(b)).max()),
         float(a.astype(np.float64) @ b.astype(np.float64) / length) if length else 1.0,
         float(max(1.0, np.abs(b).max())),
@@ -68,16 +89,31 @@ def worst(parts: Sequence[Comparison]) -> Comparison:
     return Comparison(
         parts[0].name,
         max(p.max_abs for p in parts),
+        max(p.rms for p in parts),
         max(p.max_ulp for p in parts),
         min(p.cosine for p in parts),
         max(p.scale for p in parts),
     )
 
 
-def run_verify(
-    model: str, target: str, threads: int, tolerance: float, cc: str | None, as_json: bool
-) -> bool:
-    """Compare, print a table, and say whether all is within the tolerance."""
+@dataclass(frozen=True)
+class Request:
+    """What `kaoken verify` was asked for."""
+
+    target: str = "native"
+    threads: int = 1
+    dtype: str = "f32"
+    tolerance: float = 1e-5
+    texts: Path | None = None
+    cc: str | None = None
+
+    @property
+    def limit(self) -> Limit:
+        return Limit(self.tolerance, LEAST_COSINES.get(self.dtype))
+
+
+def run_verify(model: str, request: Request, as_json: bool) -> bool:
+    """Compare, print a table, and say whether all is within the limits."""
     import kaoken
     from kaoken.tools.compile_command import progress_line
 
@@ -86,11 +122,13 @@ def run_verify(
         raise KaokenError(
             "decoders of GGUF files cannot be verified yet: there is no PyTorch model"
         )
+    ranks = None
     with tempfile.TemporaryDirectory() as scratch, progress_line() as progress:
 
         def compile(what: Any, *args: Any, **kwargs: Any) -> Any:
             folder = Path(tempfile.mkdtemp(dir=scratch)) / "model"
-            options = {"target": target, "threads": threads, "cc": cc, "progress": progress}
+            options = {"target": request.target, "threads": request.threads, "cc": request.cc}
+            options |= {"dtype": request.dtype, "progress": progress}
             return kaoken.compile(what, *args, out=folder, **options, **kwargs)
 
         if path.suffix == ".mlir":
@@ -98,22 +136,57 @@ def run_verify(
         elif path.suffix == ".pt2":
             found = verify_exported(path, compile)
         else:
-            found = verify_folder(path, compile)
-    passed = all(c.passes(tolerance) for c in found)
-    _report(found, tolerance, passed, as_json)
+            found, ranks = verify_folder(path, compile, request.texts)
+    passed = all(c.passes(request.limit) for c in found)
+    passed = passed and (ranks is None or ranks >= LEAST_RANK_CORRELATION)
+    _report(found, request.limit, ranks, passed, as_json)
     return passed
 
 
 # ---- what there is to compare ----
 
 
-def verify_folder(path: Path, compile: Compile) -> list[Comparison]:
-    """A Hugging Face folder: its layers, then the outputs of the model as users compile it."""
+def verify_folder(
+    path: Path, compile: Compile, texts: Path | None = None
+) -> tuple[list[Comparison], float | None]:
+    """A Hugging Face folder: its layers, then the outputs of the model as users compile it; and,
+    where it has a tokenizer, how alike sentences rank by similarity."""
     plain = compile(path)
     model = _torch_model(path)
     limits = plain.manifest["symbols"]
     layers = compare_layers(model, compile, limits.get("batch", 1), limits.get("tokens", 1))
-    return layers + compare_outputs(model, plain, model, limits)
+    found = layers + compare_outputs(model, plain, model, limits)
+    if not (path / "tokenizer.json").exists():
+        return found, None
+    some = SENTENCES if texts is None else read_texts(texts)
+    return found, rank_correlation(*_embeddings(path, plain, model, some, limits.get("tokens")))
+
+
+def _embeddings(
+    path: Path, compiled: Any, model: torch.nn.Module, texts: Sequence[str], most: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each text's tokens, of length 1, as [texts, hidden]: compiled and expected."""
+    import torch
+
+    tokenizer = read_tokenizer(path, most)
+    names: dict[str, Any] = dict.fromkeys(("input_ids", "attention_mask"), np.int64)
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    for encoding in map(tokenizer.encode, texts):
+        inputs = encoder_inputs([encoding], names)
+        with torch.no_grad():
+            wanted = model(**{name: torch.from_numpy(a) for name, a in inputs.items()})
+        both = (_named(result)[0][1][0].mean(0) for result in (compiled(**inputs), wanted))
+        got, expected = (v / np.linalg.norm(v) for v in both)
+        rows.append((got, expected))
+    got, expected = map(np.stack, zip(*rows, strict=True))
+    return got, expected
+
+
+def rank_correlation(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Spearman's rho of the similarities of all pairs of rows of length 1."""
+    pairs = np.triu_indices(len(actual), 1)
+    ranks = [(v @ v.T)[pairs].argsort().argsort() for v in (actual, expected)]
+    return float(np.asarray(np.corrcoef(ranks))[0, 1]) if len(pairs[0]) > 1 else 1.0
 
 
 def compare_layers(
@@ -290,19 +363,25 @@ def _random_inputs(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
 # ---- the report ----
 
 
-def _report(found: Sequence[Comparison], tolerance: float, passed: bool, as_json: bool) -> None:
+def _report(
+    found: Sequence[Comparison], limit: Limit, ranks: float | None, passed: bool, as_json: bool
+) -> None:
     from kaoken.tools.kaoken import print_json
 
     if as_json:
-        values = [asdict(c) | {"passes": c.passes(tolerance)} for c in found]
-        print_json({"passed": passed, "tolerance": tolerance, "values": values})
+        values = [asdict(c) | {"passes": c.passes(limit)} for c in found]
+        about = asdict(limit) | {"rank_correlation": ranks}
+        print_json({"passed": passed, **about, "values": values})
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("value", "max abs", "max ulp", "cosine", "", box=None)
+    table = Table("value", "max abs", "RMS", "max ulp", "cosine", "", box=None)
     for c in found:
-        verdict = "[green]ok[/]" if c.passes(tolerance) else "[red]too far[/]"
-        table.add_row(c.name, f"{c.max_abs:.2e}", str(c.max_ulp), f"{c.cosine:.8f}", verdict)
+        verdict = "[green]ok[/]" if c.passes(limit) else "[red]too far[/]"
+        errors = f"{c.max_abs:.2e}", f"{c.rms:.2e}", str(c.max_ulp)
+        table.add_row(c.name, *errors, f"{c.cosine:.8f}", verdict)
     Console().print(table)
-    print("passed" if passed else "failed", f"at a tolerance of {tolerance:g}")
+    if ranks is not None:
+        print(f"rank correlation of similarities: {ranks:.5f}, at least {LEAST_RANK_CORRELATION}")
+    print("passed" if passed else "failed", f"at {limit}")

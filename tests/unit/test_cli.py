@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kaoken.tools.kaoken import main
+from kaoken.tools.verify_command import rank_correlation
 from tests.unit.small_bert import write_folder
 from tests.unit.tiny_model import write_tiny
 
@@ -132,6 +134,24 @@ def test_verify_passes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert names[:3] == ["embeddings", "encoder.layer.0", "encoder.layer.1"]
     assert "last_hidden_state" in names
     assert all(value["cosine"] > 0.999999 for value in report["values"])
+
+
+def test_verify_a_narrow_dtype(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kaoken("verify", str(checkpoint), "--dtype", "bf16", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["cosine"] == 0.9995
+    assert all(v["cosine"] >= 0.9995 and 0 <= v["rms"] <= v["max_abs"] for v in report["values"])
+
+
+def test_ranks_of_similarities() -> None:
+    """Spearman's rho of the pairs: by definition 1 - 6 sum(d^2) / (n (n^2 - 1))."""
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((7, 5)) for _ in range(2))
+    assert rank_correlation(a, a) == pytest.approx(1)
+    pairs = np.triu_indices(7, 1)
+    order = [np.searchsorted(np.sort(s), s) for s in ((v @ v.T)[pairs] for v in (a, b))]
+    squares = np.square(order[0] - order[1]).sum()
+    assert rank_correlation(a, b) == pytest.approx(1 - 6 * squares / (21 * (21**2 - 1)))
 
 
 def test_verify_fails(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
