@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-TIMEOUT = 20
+TIMEOUT = 120
 """Seconds for one test file."""
 
 _RUN = re.compile(r"^\s*(?://|#)\s*RUN:\s*(.*)$", re.MULTILINE)
