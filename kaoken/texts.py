@@ -50,11 +50,8 @@ SENTENCES = (
 """Of several subjects, some alike: what similarities are compared on unless texts are given."""
 
 
-def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:
-    """The tokenizer of a folder, which pads a batch and cuts texts to `max_tokens`.
-
-    Raises KaokenError where there is none.
-    """
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, as its file says. KaokenError where there is none."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -62,7 +59,12 @@ def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:
     path = folder / "tokenizer.json"
     if not path.exists():
         raise KaokenError(f"{folder} has no tokenizer.json: copy the model's there")
-    tokenizer = Tokenizer.from_file(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:
+    """`open_tokenizer`, so that it pads a batch and cuts texts to `max_tokens`."""
+    tokenizer = open_tokenizer(folder)
     padding = tokenizer.padding or {}
     tokenizer.enable_padding(**{k: v for k, v in padding.items() if k.startswith("pad_")})
     if max_tokens is not None:

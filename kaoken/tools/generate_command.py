@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaoken.compiler import CompileOptions, load_decoder, tokenizer_files
 from kaoken.errors import KaokenError
+from kaoken.texts import open_tokenizer
 from kaoken.tools.kaoken import print_json
 
 if TYPE_CHECKING:
@@ -143,17 +144,11 @@ def _compile(model: Path, folder: Path, options: CompileOptions, max_tokens: int
 
 def read_tokenizer(folder: Path, vocabulary: int) -> Any:
     """The package's tokenizer. Raises KaokenError where there is none, or for another model."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise KaokenError("tokenizers is not installed: `pip install tokenizers`") from None
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise KaokenError(f"{folder} has no tokenizer.json: copy the model's there")
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = open_tokenizer(folder)
     if (size := tokenizer.get_vocab_size()) > vocabulary:
         raise KaokenError(
-            f"{path} has {size} tokens, but the model {vocabulary}: it belongs to another model"
+            f"{folder / 'tokenizer.json'} has {size} tokens, but the model {vocabulary}: "
+            "it belongs to another model"
         )
     return tokenizer
 

@@ -60,7 +60,7 @@ def all_logits(decoder: CompiledDecoder, ids: np.ndarray, pieces: list[int]) -> 
 def stories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """The model of transformers, and its GGUF file."""
     if not STORIES.is_dir():
-        pytest.skip(f"needs {STORIES}")
+        missing(str(STORIES))
     model = transformers.AutoModelForCausalLM.from_pretrained(STORIES)
     path = tmp_path_factory.mktemp("gguf") / "stories.gguf"
     return model, write_gguf(path, model, tokenizer=STORIES)
