@@ -221,6 +221,8 @@ class AttentionOp(KaokenOp):
     to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to scores.
     With `causal`, query i sees keys 0 .. i + T - S, and with `window` only the last `window` of
     these. A row whose keys are all hidden gives zeros.
+    position_bias [H, L] is what distances add to scores (Raffel et al., arXiv 1910.10683): query i
+    and key j in head h have `position_bias[h, bias_origin + j - (i + T - S)]`.
     With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32.
     """
 
@@ -230,18 +232,21 @@ class AttentionOp(KaokenOp):
     key = operand_def(AnyTensor)
     value = operand_def(AnyTensor)
     mask = opt_operand_def(AnyTensor)
+    position_bias = opt_operand_def(AnyTensor)
 
     num_heads = prop_def(IntegerAttr)
     num_kv_heads = opt_prop_def(IntegerAttr)
     scale = prop_def(FloatAttr)
     causal = prop_def(BoolAttr, default_value=BoolAttr.from_bool(False))
     window = opt_prop_def(IntegerAttr)
+    bias_origin = opt_prop_def(IntegerAttr)
     bf16_products = opt_prop_def(UnitAttr)
     schedule = opt_prop_def(ScheduleAttr)
 
-    irdl_options = (ParsePropInAttrDict(),)
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     assembly_format = (
-        "$query `,` $key `,` $value (`mask` $mask^ `:` type($mask))? attr-dict "
+        "$query `,` $key `,` $value (`mask` $mask^ `:` type($mask))? "
+        "(`position_bias` $position_bias^ `:` type($position_bias))? attr-dict "
         "`:` type($query) `,` type($key) `,` type($value) `->` type($result)"
     )
 
@@ -271,7 +276,16 @@ class AttentionOp(KaokenOp):
             _expect_shape(broadcast_shapes(operands[3], full), full, "mask")
         if self.window is not None and not self.causal.value.data:
             raise VerifyException("a window belongs to causal attention")
+        if self.position_bias is not None:
+            self._verify_bias(operands[-1])
         return (batch, q[1], Dim.of(self.heads * value_size))
+
+    def _verify_bias(self, bias: Shape) -> None:
+        if len(bias) != 2:
+            raise VerifyException("position_bias is [heads, distances]")
+        unify(bias[0], Dim.of(self.heads), "rows of position_bias and heads")
+        if self.bias_origin is None:
+            raise VerifyException("position_bias needs bias_origin, the column of distance 0")
 
 
 class RowNormOp(KaokenOp):

@@ -212,6 +212,8 @@ class KaokenFunctions(InterpreterFunctions):
         narrow = scores.astype(np.promote_types(np.float32, _float_dtype(op)))
         if op.mask is not None:
             narrow = _masked(narrow, args[3])
+        if op.position_bias is not None and op.bias_origin is not None:
+            narrow = narrow + _by_distance(args[-1], op.bias_origin.value.data, narrow.shape)
         if op.causal.value.data:
             window = op.window.value.data if op.window is not None else None
             narrow = np.where(_causal(narrow.shape, window), narrow, -np.inf)
@@ -485,6 +487,14 @@ def _causal(scores: Sequence[int], window: int | None) -> Array:
     last = np.arange(queries)[:, None] + keys - queries
     seen = np.arange(keys) <= last
     return seen if window is None else seen & (np.arange(keys) > last - window)
+
+
+def _by_distance(bias: Array, origin: int, scores: Sequence[int]) -> Array:
+    """The bias of each query and key [heads, queries, keys]; 0 where the table has no column."""
+    queries, keys = scores[-2:]
+    column = origin + np.arange(keys) - (np.arange(queries)[:, None] + keys - queries)
+    known = (column >= 0) & (column < bias.shape[1])
+    return np.where(known, bias[:, np.where(known, column, 0)], np.float32(0))
 
 
 def _powers(scores: Array) -> tuple[Array, Array]:

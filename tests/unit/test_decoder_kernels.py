@@ -103,6 +103,48 @@ def test_attention(
     check(attention(tokens, heads, groups, size, window), inputs, target, tmp_path / "m")
 
 
+def attention_to_a_source(queries: int, keys: int, causal: str, origin: int, columns: int) -> str:
+    """Queries over all keys of caches, or over those before them, with a bias of distances."""
+    heads, groups, size = 6, 2, 8
+    caches = [f"!kaoken.cache<[150, {groups}, {size}], f32, {x}>" for x in ("panels", "rows")]
+    q, k = f"tensor<1x{queries}x{heads * size}xf32>", f"tensor<1x{keys}x{groups * size}xf32>"
+    bias = f"tensor<{heads}x{columns}xf32>"
+    return f"""
+    func.func @main(%q: {q}, %x: {k}, %v: {k}, %b: {bias}) -> {q} {{
+      %c = kaoken.cache "c" : {caches[0]}
+      %d = kaoken.cache "d" : {caches[1]}
+      kaoken.cache_append %x to %c at <[0]> : {k}, {caches[0]}
+      kaoken.cache_append %v to %d at <[0]> : {k}, {caches[1]}
+      %k = kaoken.cache_read %c to <[{keys}]> : {caches[0]} -> {k}
+      %u = kaoken.cache_read %d to <[{keys}]> : {caches[1]} -> {k}
+      %y = kaoken.attention %q, %k, %u position_bias %b : {bias} {{num_heads = {heads} : i64,
+        num_kv_heads = {groups} : i64, scale = 1.0 : f64, causal = {causal},
+        bias_origin = {origin} : i64}} : {q}, {k}, {k} -> {q}
+      func.return %y : {q}
+    }}"""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal", "origin", "columns"),
+    [(1, 129, "false", 128, 130), (7, 64, "false", 70, 80), (17, 129, "true", 130, 131)],
+)
+def test_attention_with_a_position_bias(
+    queries: int, keys: int, causal: str, origin: int, columns: int, target: str, tmp_path: Path
+) -> None:
+    """Over caches, and over plain tensors."""
+    text = attention_to_a_source(queries, keys, causal, origin, columns)
+    inputs = [random(1, queries, 48), random(1, keys, 16), random(1, keys, 16), random(6, columns)]
+    check(text, inputs, target, tmp_path / "cached")
+    check(text.replace("%k, %u", "%x, %v"), inputs, target, tmp_path / "plain")
+
+
+def test_a_position_bias_that_is_too_short(tmp_path: Path) -> None:
+    module = parse_module(attention_to_a_source(1, 129, "false", 127, 130))
+    with pytest.raises(KaokenError, match="distance 0 at 127, does not reach over 129 keys"):
+        compile_module(module, tmp_path / "m", CompileOptions(target="generic"))
+
+
 def test_a_cache_that_is_too_small(tmp_path: Path) -> None:
     text = attention(9, 2, 1, 4, None).replace("[150,", "[8,")
     inputs = [random(1, 9, 8), random(1, 9, 4), random(1, 9, 4)]

@@ -159,13 +159,11 @@ def shrink_mask(op: AttentionOp) -> Replacement:
     """Attention broadcasts its mask itself; a mask that hides nothing is none."""
     if op.mask is None:
         return None
-    operands = [op.query, op.key, op.value]
-    if _hides_nothing(op.mask):
-        return [like(op, AttentionOp, [*operands, None], dict(op.properties))]
-    mask = leading_ones_dropped(op.mask)
+    mask = None if _hides_nothing(op.mask) else leading_ones_dropped(op.mask)
     if mask is op.mask:
         return None
-    return [like(op, AttentionOp, [*operands, mask], dict(op.properties))]
+    operands = [op.query, op.key, op.value, mask, op.position_bias]
+    return [like(op, AttentionOp, operands, dict(op.properties))]
 
 
 def _hides_nothing(mask: SSAValue) -> bool:

@@ -106,7 +106,7 @@ def bool_mask(g: Graph, op: AttentionOp) -> SSAValue | None:
     """attention with an additive mask that only hides, as one with a bool mask."""
     if op.mask is None or g.dtype(op.mask) == i1 or (keep := visible(g, op.mask)) is None:
         return None
-    operands = [op.query, op.key, op.value, keep]
+    operands = [op.query, op.key, op.value, keep, op.position_bias]
     return g.make(AttentionOp, operands, op.properties)
 
 
@@ -119,7 +119,7 @@ def causal_mask(g: Graph, op: AttentionOp) -> SSAValue | None:
     rest = [term for term in terms if not _is_causal(term)]
     if len(rest) == len(terms) or rows != columns:
         return None
-    operands = [op.query, op.key, op.value, joined(g, F.AND, rest)]
+    operands = [op.query, op.key, op.value, joined(g, F.AND, rest), op.position_bias]
     properties = {**op.properties, "causal": BoolAttr.from_bool(True)}
     return g.make(AttentionOp, operands, properties)
 

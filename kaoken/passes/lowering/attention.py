@@ -5,6 +5,7 @@
       kt[j0, d, j1] = k[j, d]                 # keys in panels, lanes over keys
       parallel i in blocks of R rows:
         s[i, j] = sum over d of q[i, d] * kt[j, d] * scale + addend[j]
+        s[i, j] += bias[h, origin + j - i]    # where distances have a bias
         s[i, :] = exp(s[i, :] - max);  inverse[i] = 1 / sum
         o[i, e] = sum over j of s[i, j] * v[j, e] * inverse[i]
 
@@ -70,6 +71,7 @@ def _head(p: Plan, b: SSAValue, h: SSAValue) -> None:
         factors.start_block(first, rows)
         keys = masks.start_block(i, rows)
         _scores(p, factors, masks, first, rows, keys)
+        _add_bias(p, h, i, rows, keys, scores)
         masks.hide_unseen(i, rows, keys, scores)
         _softmax(p, factors, rows, keys, inverse)
         _output(p, factors, first, rows, keys, inverse)
@@ -106,6 +108,34 @@ def _scores(
                 score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
             n.store(masks.add(score, i, j), factors.scores, i, j)
+
+
+def _add_bias(
+    p: Plan, head: SSAValue, start: SSAValue, rows: Extent, keys: Keys, scores: SSAValue
+) -> None:
+    """Add to the scores of queries start .. start + rows what their distances to keys say."""
+    if p.bias is None or p.op.bias_origin is None:
+        return
+    n, bias, origin = p.n, p.bias, p.op.bias_origin.value.data
+
+    def add(i: SSAValue, j0: SSAValue, j1: SSAValue) -> None:
+        j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
+        column = n.affine(
+            lambda j0, j1, start, i, keys, queries: (
+                j0 * p.panel + j1 + origin - start - i - keys + queries
+            ),
+            *(j0, j1, start, i, p.keys, p.queries),
+        )
+        total = arith.AddfOp(n.load(scores, i, j), n.load(bias, head, column))
+        n.store(n.insert(total), scores, i, j)
+
+    with n.parallel("row", rows) as i:
+        with n.parallel("j0", keys.whole_panels()) as j0, n.parallel("lane", p.panel) as j1:
+            add(i, j0, j1)
+        if keys.may_end_within_a_panel:
+            last, rest = keys.last_panel()
+            with n.parallel("rest", rest) as j1:
+                add(i, last, j1)
 
 
 def _softmax(p: Plan, factors: Factors, rows: Extent, keys: Keys, inverse: SSAValue) -> None:

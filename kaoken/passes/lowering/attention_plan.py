@@ -11,6 +11,7 @@ from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import SliceOp
+from kaoken.errors import KaokenError
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
 
@@ -51,6 +52,8 @@ class Plan:
     v: tuple[SSAValue, int]
     y: SSAValue
     mask: SSAValue | None
+    bias: SSAValue | None
+    """What distances add to scores, [heads, distances]."""
 
     @property
     def head_size(self) -> int:
@@ -108,6 +111,7 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
 
     q, k, v = rows_of("q", op.query), rows_of("k", op.key), rows_of("v", op.value)
     mask = None if op.mask is None else kernel.buffer("mask", op.mask)
+    bias = bias_buffer(op, kernel)
     y = kernel.buffer("y", op.result, (batch * queries, kernel.shape(op.result)[2]))
     return Plan(
         op,
@@ -122,4 +126,23 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
         v,
         y,
         mask,
+        bias,
     )
+
+
+def bias_buffer(op: AttentionOp, kernel: Kernel) -> SSAValue | None:
+    """A kernel argument for the bias of distances, where there is one.
+
+    Raises KaokenError when the table is too short for the most queries and keys of a call.
+    """
+    if op.position_bias is None or op.bias_origin is None:
+        return None
+    origin, columns = op.bias_origin.value.data, tensor_type(op.position_bias).get_shape()[1]
+    queries, keys = (kernel.shape(v)[1].evaluate(kernel.maxima) for v in (op.query, op.key))
+    ahead = 0 if op.causal.value.data else queries - 1
+    if not keys - 1 <= origin < columns - ahead:
+        raise KaokenError(
+            f"a position bias of {columns} distances, with distance 0 at {origin}, "
+            f"does not reach over {keys} keys"
+        )
+    return kernel.buffer("bias", op.position_bias)

@@ -1,14 +1,16 @@
-"""Causal attention that reads keys and values where a cache keeps them.
+"""Attention that reads keys and values where a cache keeps them.
 
     parallel it:                              # token and key head
       parallel j0 in panels of 64 keys:       # only those that the token sees
         parallel r: parallel j1: s[r, j] = sum over d of q[i, r, d] * keys[g, j0, d, j1] * scale
+      s[r, j] += bias[r, origin + j - past - i]    # where distances have a bias
       s[r, j] = -inf for keys behind the token, and before its window
       s[r, :] = exp(s[r, :] - max);  inverse[r] = 1 / sum
       parallel r: parallel e: o[i, r, e] = sum over j of s[r, j] * values[g, j, e] * inverse[r]
 
 r are the query heads that share a key head: keys and values are read once for all of them. Each
-token is on its own, so its result is the same whichever tokens are in the call.
+token is on its own, so its result is the same whichever tokens are in the call. Causal attention
+sees the tokens up to its own; any other, such as that of a decoder to its encoder, the whole cache.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from kaoken.dialect.decoder import PANEL, CacheReadOp, cache_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.errors import KaokenError
-from kaoken.passes.lowering.attention_plan import columns_of
+from kaoken.passes.lowering.attention_plan import bias_buffer, columns_of
 from kaoken.passes.lowering.decoder import cache_buffer, extent
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
@@ -38,7 +40,7 @@ LAYOUTS = ("panels", "rows")
 
 def reads_caches(op: AttentionOp) -> bool:
     """Whether keys and values are read from caches that lie as this kernel needs them."""
-    if op.mask is not None or not op.causal.value.data or op.bf16_products is not None:
+    if op.mask is not None or op.bf16_products is not None:
         return False
     for value, layout in zip((op.key, op.value), LAYOUTS, strict=True):
         read = value.owner
@@ -61,7 +63,8 @@ class _Plan:
     op: AttentionOp
     n: Kernel
     queries: Index
-    past: Index
+    keys_read: Index
+    """How many keys there are."""
     q: SSAValue
     first_head: int
     """Where in the rows of q, counted in heads, the queries begin."""
@@ -69,6 +72,7 @@ class _Plan:
     values: SSAValue
     y: SSAValue
     capacity: int
+    bias: SSAValue | None
 
     @property
     def group(self) -> int:
@@ -86,23 +90,28 @@ class _Plan:
 
 @dataclass
 class _Token:
-    """One token and key head: how many keys it sees, in how many panels."""
+    """One token and key head: how many keys it sees, in how many panels, and its position."""
 
     i: SSAValue
     g: SSAValue
     seen: SSAValue
     panels: Extent
+    position: SSAValue
 
 
 def lower_cached_attention(op: AttentionOp, kernel: Kernel) -> None:
     kernel.name = f"cached_attention_{op.heads}x{tensor_type(op.query).get_shape()[-1] // op.heads}"
-    kernel.comment = f"causal softmax(q k^T) v of {op.heads} heads, keys and values from caches"
+    kind = "causal " if op.causal.value.data else ""
+    kernel.comment = f"{kind}softmax(q k^T) v of {op.heads} heads, keys and values from caches"
     p = _plan(op, kernel)
     n, heads = kernel, op.kv_heads
     with n.parallel("it", extent(lambda queries: queries * heads, p.queries)) as it:
         i, g = n.affine(lambda it: it // heads, it), n.affine(lambda it: it % heads, it)
-        seen = n.affine(lambda i, past: i + past + 1, i, p.past)
-        _token(p, _Token(i, g, seen, extent(lambda s: s.ceil_div(PANEL), seen)))
+        position = n.affine(lambda i, k, q: i + k - q, i, p.keys_read, p.queries)
+        seen = n.index(p.keys_read)
+        if op.causal.value.data:
+            seen = n.affine(lambda i, k, q: i + k - q + 1, i, p.keys_read, p.queries)
+        _token(p, _Token(i, g, seen, extent(lambda s: s.ceil_div(PANEL), seen), position))
 
 
 def _plan(op: AttentionOp, kernel: Kernel) -> _Plan:
@@ -119,13 +128,14 @@ def _plan(op: AttentionOp, kernel: Kernel) -> _Plan:
         op,
         kernel,
         kernel.size("queries", queries),
-        kernel.size("past", kernel.shape(op.key)[1] - queries),
+        kernel.size("keys_read", kernel.shape(op.key)[1]),
         _by_heads(kernel, "q", part.source, size),
         part.offset // size,
         cache_buffer(kernel, "keys", read_keys.cache),
         cache_buffer(kernel, "values", read_values.cache),
         _by_heads(kernel, "y", op.result, value_size),
         cache_type(read_keys.cache).capacity.data,
+        bias_buffer(op, kernel),
     )
 
 
@@ -143,6 +153,7 @@ def _token(p: _Plan, t: _Token) -> None:
     scores = n.alloc(MemRefType(f32, [p.group, stride]), "s")
     inverse = n.alloc(MemRefType(f32, [p.group]), "inverse")
     _scores(p, t, scores)
+    _add_bias(p, t, scores)
     _hide(p, t, scores)
     _softmax(p, t, scores, inverse)
     _output(p, t, scores, inverse)
@@ -169,6 +180,29 @@ def _scores(p: _Plan, t: _Token, scores: SSAValue) -> None:
         if scale != 1.0:
             score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
         n.store(score, scores, r, n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1))
+
+
+def _add_bias(p: _Plan, t: _Token, scores: SSAValue) -> None:
+    """What distances say: whole panels, then the keys of the last one."""
+    if p.bias is None or p.op.bias_origin is None:
+        return
+    n, bias, origin = p.n, p.bias, p.op.bias_origin.value.data
+
+    def add(r: SSAValue, j0: SSAValue, j1: SSAValue) -> None:
+        j = n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1)
+        column = n.affine(
+            lambda j0, j1, position: j0 * PANEL + j1 + origin - position, j0, j1, t.position
+        )
+        addend = n.load(bias, _head(p, t, r), column)
+        n.store(n.insert(arith.AddfOp(n.load(scores, r, j), addend)), scores, r, j)
+
+    with n.parallel("row", p.group) as r:
+        whole = extent(lambda seen: seen // PANEL, t.seen)
+        with n.parallel("j0", whole) as j0, n.parallel("lane", PANEL) as j1:
+            add(r, j0, j1)
+        last = n.affine(lambda seen: seen // PANEL, t.seen)
+        with n.parallel("j", extent(lambda seen: seen % PANEL, t.seen)) as j1:
+            add(r, last, j1)
 
 
 def _hide(p: _Plan, t: _Token, scores: SSAValue) -> None:
