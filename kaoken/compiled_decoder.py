@@ -90,6 +90,29 @@ class CompiledDecoder(CompiledModel):
         values = (ctypes.c_float * self.vocabulary).from_address(address)
         return np.ctypeslib.as_array(values)
 
+    def all_logits(self, tokens: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """What follows each of the tokens: float32 [rows, vocabulary], some rows at a time.
+
+        Begins anew, and leaves the context empty. An array is valid up to the next one. How many
+        rows come at once is the model's maximum of `outputs`: see `kaoken.evaluation`.
+        """
+        ids = np.ascontiguousarray(tokens, np.int64).reshape(-1)
+        if ids.size > self.capacity:
+            raise KaokenError(
+                f"the context holds at most {self.capacity} tokens, but {ids.size} were given"
+            )
+        self.reset()
+        limits = self._library.symbols
+        piece = min(limits["tokens"], limits["outputs"])
+        rows = np.empty((min(piece, ids.size), self.vocabulary), np.float32)
+        for past in range(0, ids.size, piece):
+            count = min(piece, ids.size - past)
+            sizes = {"tokens": count, "past": past, "outputs": count}
+            addresses = ids[past:].ctypes.data, rows.ctypes.data
+            ordered = [sizes[name] for name in limits]
+            self._check(self._library.run(self._own.handle, *addresses, *ordered))
+            yield rows[:count]
+
     def rewind(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         self._check(self._call["rewind"](self._own.handle, length))

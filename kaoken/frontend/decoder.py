@@ -114,6 +114,18 @@ def build_decoder(config: DecoderConfig, store: WeightStore, capacity: int) -> M
     return _DecoderBuilder(config, store, capacity).module()
 
 
+def widen_outputs(module: ModuleOp) -> None:
+    """Let a call of a decoder give the logits behind all its tokens, as evaluating asks for.
+
+    Before: `kaoken.max = {tokens = 256, past = 2047, outputs = 8}`; after: `outputs = 256`.
+    """
+    for function in module.walk():
+        limits = function.attributes.get("kaoken.max")
+        if isinstance(limits, DictionaryAttr) and {"tokens", "outputs"} <= limits.data.keys():
+            wider = limits.data | {"outputs": limits.data["tokens"]}
+            function.attributes["kaoken.max"] = DictionaryAttr(wider)
+
+
 class _DecoderBuilder(Graph):
     """Builds `@main`; keeps what all layers read."""
 

@@ -92,21 +92,26 @@ def generate_text(
         return
 
 
-def open_decoder(model: Path, options: CompileOptions, max_tokens: int) -> CompiledDecoder:
-    """A compiled folder, or a .gguf compiled into kaoken's cache unless it is there already."""
+def open_decoder(
+    model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool = False
+) -> CompiledDecoder:
+    """A compiled folder, or a .gguf compiled into kaoken's cache unless it is there already.
+
+    With `all_outputs` one call of what is compiled can give the logits behind all its tokens.
+    """
     if model.is_dir():
         return load_decoder(model, options.threads)
     if not model.is_file():
         raise KaokenError(f"there is no file or folder {model}")
-    folder = _cached(model, options, max_tokens)
+    folder = _cached(model, options, max_tokens, all_outputs)
     from kaoken.backend.package import is_package
 
     if not is_package(folder):
-        _compile(model, folder, options, max_tokens)
+        _compile(model, folder, options, max_tokens, all_outputs)
     return load_decoder(folder, options.threads)
 
 
-def _cached(model: Path, options: CompileOptions, max_tokens: int) -> Path:
+def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool) -> Path:
     """Where the package of this file is kept; a file that changes gets another place."""
     from kaoken.backend.cache import cache_directory, compiler_version, content_key
     from kaoken.backend.interface import c_identifier
@@ -117,7 +122,7 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int) -> Path:
     key = content_key(
         [
             compiler_version(),
-            f"{model.resolve()} {facts.st_size} {facts.st_mtime_ns} {max_tokens}",
+            f"{model.resolve()} {facts.st_size} {facts.st_mtime_ns} {max_tokens} {all_outputs}",
             f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads}",
             str(find_compiler(options.cc)),
         ]
@@ -125,10 +130,13 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int) -> Path:
     return cache_directory("decoders") / key / c_identifier(model.stem.split(".")[0]).lower()
 
 
-def _compile(model: Path, folder: Path, options: CompileOptions, max_tokens: int) -> None:
+def _compile(
+    model: Path, folder: Path, options: CompileOptions, max_tokens: int, all_outputs: bool
+) -> None:
     from dataclasses import replace
 
     from kaoken.compiler import compile_module, import_model
+    from kaoken.frontend.decoder import widen_outputs
     from kaoken.tools.compile_command import notes_of, progress_line
 
     options.check(folder)
@@ -136,6 +144,8 @@ def _compile(model: Path, folder: Path, options: CompileOptions, max_tokens: int
     with progress_line() as progress:
         progress("import")
         module = import_model(model, max_tokens=max_tokens)
+        if all_outputs:
+            widen_outputs(module)
         notes = notes_of(module)
         compile_module(module, folder, options, progress)
     for note in (*notes, f"compiled {model.name} ({progress.summary()})"):

@@ -184,6 +184,46 @@ def generate(
     run_generate(model, prompt, max_new_tokens, options, max_tokens, chat, as_json)
 
 
+@app.command("eval")
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(help="A .gguf, or what `kaoken compile` wrote for a decoder.")
+    ],
+    text: Annotated[Path, typer.Option(help="A file of text in UTF-8.")],
+    tokens: Annotated[
+        int | None, typer.Option(min=2, help="Read this many tokens of it; by default all.")
+    ] = None,
+    window: Annotated[
+        int, typer.Option(min=2, help="Tokens of a window, at most what the model holds.")
+    ] = 1024,
+    against: Annotated[
+        Path | None, typer.Option(help="Another model of the same vocabulary; a .gguf in f32.")
+    ] = None,
+    target: Target = "native",
+    threads: Threads = 1,
+    dtype: Dtype = "f32",
+    cc: CC = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how well a decoder predicts a text: its perplexity.
+
+    The text is read in windows that do not overlap; each token is predicted from those before it in
+    its window. With `--against` also how far the model's distributions are from the other one's
+    (Kullback-Leibler divergence), and how often both have the same likeliest token.
+
+    **Examples**
+
+    `kaoken eval SmolLM2-135M-Instruct.Q4_1.gguf --text wikitext-2-test.txt --tokens 20000`
+
+    `kaoken eval smollm2.gguf --dtype int8 --against smollm2.gguf --text wikitext-2-test.txt`
+    """
+    from kaoken.compiler import CompileOptions
+    from kaoken.tools.eval_command import Request, run_eval
+
+    options = CompileOptions(target, dtype, threads, None, cc)
+    run_eval(model, Request(text, tokens, window, against), options, as_json)
+
+
 @app.command()
 def verify(
     model: Model,
