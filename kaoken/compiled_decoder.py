@@ -17,6 +17,18 @@ import numpy as np
 from kaoken.backend.loader import Library
 from kaoken.compiled_model import CompiledModel
 from kaoken.errors import KaokenError
+from kaoken.generation.choice import Choice, UserProcessor
+from kaoken.generation.generate import (
+    Callbacks,
+    Stopping,
+    generate,
+    prompts_of,
+    random_of,
+    recorded_of,
+    strings_of,
+)
+from kaoken.generation.options import GenerationOptions
+from kaoken.texts import open_tokenizer
 
 _FUNCTIONS = {
     "reset": (None, []),
@@ -125,38 +137,75 @@ class CompiledDecoder(CompiledModel):
             raise KaokenError(f"{count} of the logits are not numbers: the weights may be broken")
         return token
 
+    def begin(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Hold these tokens and no others; gives `logits`."""
+        ids = np.ascontiguousarray(tokens, np.int64).reshape(-1)
+        self.reset()
+        return self.prefill(ids)
+
     def stream(self, max_new_tokens: int, end_tokens: Sequence[int] | None = None) -> Iterator[int]:
         """The likeliest continuation token by token, up to an end token or a full context.
 
         `end_tokens` are by default the model's; the one that ends the text is given as well.
         """
-        ends = set(self.end_tokens if end_tokens is None else end_tokens)
-        for left in range(max_new_tokens, 0, -1):
-            token = self.best_token()
-            yield token
-            if token in ends or left == 1 or len(self) == self.capacity:
+        ends = self.end_tokens if end_tokens is None else end_tokens
+        choice = Choice(GenerationOptions(), len(self), ends)
+        return self.tokens_of(choice, [], max_new_tokens, ends)
+
+    def tokens_of(
+        self, choice: Choice, prompt: Sequence[int], limit: int, end_tokens: Sequence[int]
+    ) -> Iterator[int]:
+        """What follows the context's tokens, which are `prompt`, as `choice` chooses it.
+
+        At most `limit` tokens, up to one of the end tokens, which is given as well, or a full
+        context.
+        """
+        tokens = list(prompt)
+        for left in range(limit, 0, -1):
+            tokens.append(choice(tokens, self.logits))
+            yield tokens[-1]
+            if tokens[-1] in end_tokens or left == 1 or len(self) == self.capacity:
                 return
-            self._check(self._call["step"](self._own.handle, token))
+            self.step(tokens[-1])
 
     def generate(
         self,
-        input_ids: Sequence[int] | np.ndarray,
-        max_new_tokens: int = 20,
-        eos_token_id: int | Sequence[int] | None = None,
+        input_ids: Any,
+        max_new_tokens: int | None = None,
+        *,
+        attention_mask: Any = None,
+        stop_strings: str | Sequence[str] | None = None,
+        tokenizer: Any = None,
+        streamer: Any = None,
+        logits_processor: Sequence[UserProcessor] = (),
+        stopping_criteria: Sequence[Stopping] = (),
+        seed: int | None = None,
+        generator: np.random.Generator | None = None,
+        **options: Any,
     ) -> np.ndarray:
-        """A prompt [1, tokens] with its likeliest continuation behind it, int64 [1, all tokens].
+        """Prompts with their continuations behind them, as `generate` of transformers.
 
-        As `generate` of transformers without sampling. Begins anew: what the context held is
+        `input_ids` are one prompt [tokens], several [texts, tokens] with padding at the left where
+        `attention_mask` is 0, or lists of any lengths. Gives int64 [texts, all tokens], padded at
+        the right. `options` are those of `kaoken.generation.options.GenerationOptions`: do_sample,
+        temperature, top_k, top_p, min_p, repetition_penalty, eos_token_id, max_length ...; what is
+        not given is taken from the model's generation_config, else it is as in transformers.
+
+        Draws follow `seed`, or `generator`. `stop_strings` end a text with the token that
+        completes one; `tokenizer` reads them, by default the package's. `streamer`,
+        `logits_processor` and `stopping_criteria` are called as transformers does, with numpy
+        arrays. Raises KaokenError for an option out of its range. What the context held before is
         forgotten.
         """
-        ids = np.asarray(input_ids, np.int64)
-        if ids.ndim == 2 and len(ids) != 1:
-            raise KaokenError(f"{self.name} generates one text at a time, not {len(ids)}")
-        ends = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
-        self.reset()
-        self.prefill(ids)
-        new = list(self.stream(max_new_tokens, ends))
-        return np.concatenate([ids.reshape(-1), np.array(new, np.int64)])[None]
+        given = GenerationOptions.of(
+            recorded_of(self.manifest), {"max_new_tokens": max_new_tokens, **options}
+        )
+        stop = strings_of(stop_strings)
+        if stop and tokenizer is None:
+            tokenizer = open_tokenizer(self.folder)
+        callbacks = Callbacks(streamer, stopping_criteria, logits_processor, stop, tokenizer)
+        prompts = prompts_of(input_ids, attention_mask)
+        return generate(self, prompts, given, callbacks, random_of(seed, generator))
 
     def _check(self, code: int) -> None:
         if code:

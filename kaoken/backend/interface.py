@@ -17,11 +17,13 @@ from typing import Any
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
+    FloatAttr,
     IndexType,
     IntegerAttr,
     MemRefType,
     ModuleOp,
     StringAttr,
+    i1,
 )
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
@@ -72,9 +74,12 @@ class Generation:
 
     capacity: int
     end_tokens: tuple[int, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `generate` by transformers' names, as the model's own configuration has them."""
 
     def as_json(self) -> dict[str, object]:
-        return {"capacity": self.capacity, "end_tokens": list(self.end_tokens)}
+        numbers = {"capacity": self.capacity, "end_tokens": list(self.end_tokens)}
+        return {**numbers, "defaults": dict(self.defaults)}
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,18 @@ def _generation(module: ModuleOp) -> Generation | None:
     if not isinstance(capacity, IntegerAttr) or not isinstance(ends, ArrayAttr):
         raise KaokenError("kaoken.generation says a capacity and a list of end_tokens")
     tokens = tuple(token.value.data for token in ends if isinstance(token, IntegerAttr))
-    return Generation(capacity.value.data, tokens)
+    defaults = declared.data.get("defaults")
+    pairs = defaults.data.items() if isinstance(defaults, DictionaryAttr) else ()
+    values = {name: _number(value) for name, value in pairs}
+    return Generation(capacity.value.data, tokens, values)
+
+
+def _number(value: Attribute) -> bool | int | float:
+    if isinstance(value, IntegerAttr):
+        return bool(value.value.data) if value.type == i1 else value.value.data
+    if isinstance(value, FloatAttr):
+        return value.value.data
+    raise KaokenError(f"kaoken.generation: a default is a number, not {value}")
 
 
 def _errors(module: ModuleOp) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ norms behind the blocks) are part of the model when the store has them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from xdsl.builder import Builder
@@ -59,6 +60,7 @@ from kaoken.dialect.nn import (
     int_attr,
 )
 from kaoken.errors import KaokenError
+from kaoken.frontend.generation_config import generation_attribute
 from kaoken.frontend.graph import ONE, Graph
 from kaoken.frontend.rotary import Rotary, rotary_tables
 from kaoken.weights import WeightStore, attach_store
@@ -96,6 +98,8 @@ class DecoderConfig:
     logit_cap: float | None = None
     """Logits x become cap * tanh(x / cap)."""
     end_tokens: Sequence[int] = field(default_factory=tuple)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What the model wants of `generate` where nothing else is asked for."""
 
     def window(self, layer: int) -> int | None:
         return self.windows[layer] if self.windows else None
@@ -157,7 +161,9 @@ class _DecoderBuilder(Graph):
         function.attributes["kaoken.results"] = ArrayAttr([StringAttr("logits")])
         module = ModuleOp([function])
         module.attributes["kaoken.name"] = StringAttr(self.config.name)
-        module.attributes["kaoken.generation"] = self._generation()
+        module.attributes["kaoken.generation"] = generation_attribute(
+            self.capacity, self.config.end_tokens, self.config.defaults
+        )
         attach_store(module, self.store)
         return module
 
@@ -165,11 +171,6 @@ class _DecoderBuilder(Graph):
         piece = min(MAX_PIECE, self.capacity)
         maxima = {"tokens": piece, "past": self.capacity - 1, "outputs": min(MAX_OUTPUTS, piece)}
         return DictionaryAttr({name: int_attr(limit) for name, limit in maxima.items()})
-
-    def _generation(self) -> DictionaryAttr:
-        """What the functions for generating text need to know."""
-        ends = ArrayAttr([int_attr(token) for token in self.config.end_tokens])
-        return DictionaryAttr({"capacity": int_attr(self.capacity), "end_tokens": ends})
 
     # ---- weights ----
 

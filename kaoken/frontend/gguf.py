@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 from kaoken.dialect.attributes import Activation
 from kaoken.errors import KaokenError
 from kaoken.frontend.decoder import DecoderConfig, build_decoder
+from kaoken.frontend.generation_config import of_gguf
 from kaoken.frontend.rotary import Rotary
 from kaoken.weights import WeightStore
 
@@ -238,6 +239,7 @@ def _config(file: GgufFile, architecture: Architecture, name: str) -> DecoderCon
         local_rotary=_local_rotary(architecture, head_size),
         embedding_scale=hidden**0.5 if architecture.scaled_embedding else 1.0,
         end_tokens=_end_tokens(file),
+        defaults=of_gguf(file.get),
     )
 
 

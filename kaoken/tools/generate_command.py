@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaoken.compiler import CompileOptions, load_decoder, tokenizer_files
 from kaoken.errors import KaokenError
+from kaoken.generation.choice import Choice
+from kaoken.generation.generate import random_of, recorded_of, strings_of
+from kaoken.generation.options import GenerationOptions
+from kaoken.generation.text import TextStream
 from kaoken.texts import open_tokenizer
 from kaoken.tools.kaoken import print_json
 
@@ -42,52 +47,85 @@ class Timing:
         }
 
 
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for besides the model."""
+
+    prompt: str
+    chat: bool = False
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `GenerationOptions`, None where not given."""
+
+    def options(self, recorded: Mapping[str, Any]) -> GenerationOptions:
+        """Whoever gives an option of drawing draws; a temperature of 0 is the likeliest token."""
+        given = dict(self.sampling)
+        if given.get("temperature") == 0:
+            given |= {"temperature": None, "do_sample": False}
+        elif self.seed is not None or any(given.get(name) is not None for name in _DRAWING):
+            given |= {"do_sample": True}
+        return GenerationOptions.of(recorded, given)
+
+
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")
+
+
 def run_generate(
-    model: Path,
-    prompt: str,
-    max_new_tokens: int,
-    options: CompileOptions,
-    max_tokens: int,
-    chat: bool,
-    as_json: bool,
+    model: Path, request: Request, compiling: CompileOptions, max_tokens: int, as_json: bool
 ) -> None:
     """Print the continuation on stdout as it comes, and the speed on stderr."""
-    decoder = open_decoder(model, options, max_tokens)
+    request.options({})  # what is out of range is said before the model is compiled
+    strings_of(request.stop)
+    random_of(request.seed, None)
+    decoder = open_decoder(model, compiling, max_tokens)
+    options = request.options(recorded_of(decoder.manifest))
+    seed = secrets.randbits(32) if request.seed is None else request.seed
     tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
-    text = chat_text(decoder.folder, prompt) if chat else prompt
-    ids = tokenizer.encode(text, add_special_tokens=not chat).ids
+    text = chat_text(decoder.folder, request.prompt) if request.chat else request.prompt
+    ids = tokenizer.encode(text, add_special_tokens=not request.chat).ids
     timing = Timing(len(ids))
     pieces: list[str] = []
-    for piece in generate_text(decoder, tokenizer, ids, max_new_tokens, timing):
+    for piece in generate_text(decoder, tokenizer, ids, options, timing, request.stop, seed):
         pieces.append(piece)
         if not as_json:
             print(piece, end="", flush=True)
     if as_json:
-        print_json({"text": "".join(pieces), **timing.summary()})
+        drawn = {"seed": seed} if options.do_sample else {}
+        print_json({"text": "".join(pieces), **timing.summary(), **drawn})
         return
     print()
     print(_speed(timing), file=sys.stderr)
 
 
 def generate_text(
-    decoder: CompiledDecoder, tokenizer: Any, ids: list[int], max_new_tokens: int, timing: Timing
+    decoder: CompiledDecoder,
+    tokenizer: Any,
+    ids: list[int],
+    options: GenerationOptions,
+    timing: Timing,
+    stop: Sequence[str] = (),
+    seed: int = 0,
 ) -> Iterator[str]:
     """The continuation in pieces of whole characters; Ctrl-C ends it."""
-    from tokenizers.decoders import DecodeStream
-
     if not ids:
         raise KaokenError("the prompt has no tokens: say something")
-    # What the prompt ends with decides whether a space begins the first piece.
-    stream = DecodeStream(ids=ids, skip_special_tokens=True)
+    text = TextStream(tokenizer, ids, stop)
+    (random,) = random_of(seed, None).spawn(1)  # that of the first text of `generate`
+    choice = Choice(options, len(ids), decoder.end_tokens, random)
+    limit = options.new_tokens(len(ids))
     try:
-        decoder.reset()
-        decoder.prefill(ids)
-        for token in decoder.stream(max_new_tokens):
+        decoder.begin(ids)
+        for token in decoder.tokens_of(choice, ids, limit, decoder.end_tokens):
             timing.mark()
             if token in decoder.end_tokens:
-                return
-            if (piece := stream.step(tokenizer, token)) is not None:
+                break
+            if piece := text.put(token):
                 yield piece
+            if text.stopped:
+                break
+        if piece := text.end():
+            yield piece
     except KeyboardInterrupt:
         return
 

@@ -152,6 +152,27 @@ def generate(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", min=1, help="Most tokens to add.")
     ] = 128,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Draw tokens; below 1 likelier ones more often, 0: the likeliest."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from so many of the likeliest tokens; 0: from all.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest that make up this much, 0 to 1.")
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(help="Draw from tokens with this part of the likeliest one's probability."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: tokens that came before come less often again.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draw the same tokens each time.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; may be repeated.")
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt as a question, by the chat template.")
     ] = False,
@@ -166,22 +187,35 @@ def generate(
     cc: CC = None,
     as_json: Json = False,
 ) -> None:
-    """Continue a prompt, always with the likeliest token, and print the text as it comes.
+    """Continue a prompt, and print the text as it comes.
 
-    A .gguf is compiled at the first time, and kept in kaoken's cache. How long the first token
-    took, and tokens a second after it, go to stderr. Needs no PyTorch.
+    Each token is the likeliest, unless one of --temperature, --top-k, --top-p, --min-p and --seed
+    is given, or the model's own generation_config says so: then tokens are drawn. A .gguf is
+    compiled at the first time, and kept in kaoken's cache. How long the first token took, and
+    tokens a second after it, go to stderr. Needs no PyTorch.
 
     **Examples**
 
     `kaoken generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt "The capital of France is"`
 
     `kaoken generate smollm2 --chat -p "Why is the sky blue?" --max-new-tokens 200`
+
+    `kaoken generate smollm2 -p "Once upon a time" --temperature 0.8 --top-p 0.95 --stop "The end"`
     """
     from kaoken.compiler import CompileOptions
-    from kaoken.tools.generate_command import run_generate
+    from kaoken.tools.generate_command import Request, run_generate
 
-    options = CompileOptions(target, dtype, threads, None, cc)
-    run_generate(model, prompt, max_new_tokens, options, max_tokens, chat, as_json)
+    sampling = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    request = Request(prompt, chat, stop or (), seed, sampling)
+    compiling = CompileOptions(target, dtype, threads, None, cc)
+    run_generate(model, request, compiling, max_tokens, as_json)
 
 
 @app.command("eval")

@@ -149,6 +149,62 @@ def test_end_tokens(decoder: CompiledDecoder) -> None:
 
 
 @needs_stories
+def test_generate_is_that_of_transformers(
+    decoder: CompiledDecoder, stories: tuple[Any, Path]
+) -> None:
+    """Greedy with penalty and minimum, prompts padded at the left, callbacks, stop strings."""
+    ids = np.array([[0, 0, *ONCE[:3]], ONCE])
+    mask = (ids != 0).astype(np.int64)
+    more = {"repetition_penalty": 1.3, "min_new_tokens": 30, "max_new_tokens": 40}
+    more |= {"eos_token_id": [13, 431], "pad_token_id": 0}
+    with torch.no_grad():
+        wanted = stories[0].generate(
+            torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), do_sample=False, **more
+        )
+    assert wanted.shape[1] > 36
+    np.testing.assert_array_equal(decoder.generate(ids, attention_mask=mask, **more), wanted)
+    ragged = decoder.generate([ONCE[:3], ONCE], **more)
+    np.testing.assert_array_equal(ragged, wanted)
+
+    seen: list[np.ndarray] = []
+
+    class Streamer:
+        def put(self, value: np.ndarray) -> None:
+            seen.append(value)
+
+        def end(self) -> None:
+            seen.append(np.array([-1]))
+
+    text = decoder.generate(
+        ONCE,
+        30,
+        streamer=Streamer(),
+        stopping_criteria=[lambda ids, scores: ids.shape[1] == 12],
+        logits_processor=[lambda ids, scores: np.where(np.arange(512) == 432, -np.inf, scores)],
+    )
+    assert text.shape == (1, 12)
+    assert 432 not in text
+    assert 432 in decoder.generate(ONCE, 30)
+    np.testing.assert_array_equal(np.concatenate([s.reshape(-1) for s in seen]), [*text[0], -1])
+    stopped = decoder.generate(ONCE, 60, stop_strings="girl named")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(STORIES)
+    assert tokenizer.decode(stopped[0]).endswith("girl named")
+
+
+@needs_stories
+def test_draws_follow_the_seed(decoder: CompiledDecoder) -> None:
+    more = {"do_sample": True, "max_new_tokens": 12, "temperature": 1.2}
+    texts = decoder.generate(ONCE, seed=4, num_return_sequences=3, **more)
+    assert len({tuple(text) for text in texts.tolist()}) == 3
+    np.testing.assert_array_equal(
+        decoder.generate(ONCE, seed=4, num_return_sequences=3, **more), texts
+    )
+    np.testing.assert_array_equal(decoder.generate(ONCE, seed=4, **more)[0], texts[0])
+    random = np.random.default_rng(4)
+    np.testing.assert_array_equal(decoder.generate(ONCE, generator=random, **more)[0], texts[0])
+
+
+@needs_stories
 def test_c_example(decoder: CompiledDecoder, tmp_path: Path) -> None:
     """The package's own program, built with its CMake file, writes the same tokens."""
     folder = decoder.folder

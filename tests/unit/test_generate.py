@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,26 +98,58 @@ def test_a_tokenizer_of_another_model(
     assert "has 513 tokens, but the model 512" in text
 
 
+def test_sampling_stop_strings_and_their_limits(
+    story: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["generate", story, "-p", PROMPT, "-n", "40", "--json"]
+
+    def answer(*more: str) -> dict[str, Any]:
+        assert kaoken(*args, *more) == 0
+        return json.loads(capsys.readouterr().out)
+
+    greedy = answer("--temperature", "0")
+    assert greedy["text"].startswith(STORY)
+    assert "seed" not in greedy
+    drawn = answer("--temperature", "1.5", "--seed", "3")
+    assert (drawn["seed"], drawn["text"] != greedy["text"]) == (3, True)
+    assert answer("--temperature", "1.5", "--seed", "3")["text"] == drawn["text"]
+    filters = ("--top-k", "20", "--top-p", "0.9", "--min-p", "0.05")
+    free = answer(*filters)
+    assert answer(*filters, "--seed", str(free["seed"]))["text"] == free["text"]
+    assert answer("--top-k", "1")["text"] == greedy["text"]
+    assert answer("--stop", "named", "--stop", "girl n")["text"] == ", there was a little "
+    assert answer("--repetition-penalty", "1.5")["text"] != greedy["text"]
+    text = failure(capsys, *args, "--top-p", "2")
+    assert "top_p is 2.0, but must be from 0 to 1" in text
+    assert "temperature is -1.0, but must be above 0" in failure(
+        capsys, *args, "--temperature", "-1"
+    )
+    assert "a stop string is empty" in failure(capsys, *args, "--stop", "")
+    assert "seed is -1" in failure(capsys, *args, "--seed", "-1")
+
+
 def test_ctrl_c_leaves_the_context_usable(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.compiler import CompileOptions
+    from kaoken.generation.options import GenerationOptions
     from kaoken.tools.generate_command import Timing, generate_text, open_decoder, read_tokenizer
 
     decoder = open_decoder(story, CompileOptions(), 1024)
     tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
     ids = tokenizer.encode(PROMPT).ids
     whole = decoder.generate(ids, 12)
-    best = CompiledDecoder.best_token
+    step = CompiledDecoder.step
 
-    def interrupted(self: CompiledDecoder) -> int:
+    def interrupted(self: CompiledDecoder, token: int) -> Any:
         if len(self) == 8:
             raise KeyboardInterrupt
-        return best(self)
+        return step(self, token)
 
-    monkeypatch.setattr(CompiledDecoder, "best_token", interrupted)
-    pieces = list(generate_text(decoder, tokenizer, ids, 12, Timing(len(ids))))
+    monkeypatch.setattr(CompiledDecoder, "step", interrupted)
+    options = GenerationOptions(max_new_tokens=12)
+    pieces = list(generate_text(decoder, tokenizer, ids, options, Timing(len(ids))))
     monkeypatch.undo()
     assert 0 < len("".join(pieces)) < 40
     assert len(decoder) == 8

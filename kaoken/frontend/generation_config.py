@@ -1,0 +1,98 @@
+"""How a model says it wants to generate: end tokens and defaults, recorded in `kaoken.generation`.
+
+    attributes {kaoken.generation = {capacity = 2048, end_tokens = [2],
+                                     defaults = {do_sample = true, temperature = 0.6 : f64}}}
+
+A Hugging Face folder says it in generation_config.json, else in config.json; a GGUF file in its
+`general.sampling` fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xdsl.dialects.builtin import ArrayAttr, BoolAttr, DictionaryAttr, FloatAttr, f64
+from xdsl.ir import Attribute
+
+from kaoken.dialect.nn import int_attr
+from kaoken.errors import KaokenError
+
+RECORDED = (
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "max_new_tokens",
+    "max_length",
+    "num_beams",
+    "length_penalty",
+    "pad_token_id",
+)
+"""What a package remembers of a generation_config, besides the end tokens."""
+
+_GGUF = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
+
+
+def generation_attribute(
+    capacity: int, end_tokens: Sequence[int], defaults: Mapping[str, Any] | None = None
+) -> DictionaryAttr:
+    """`kaoken.generation` of a module whose contexts hold `capacity` tokens."""
+    values: dict[str, Attribute] = {
+        "capacity": int_attr(capacity),
+        "end_tokens": ArrayAttr([int_attr(token) for token in end_tokens]),
+    }
+    if defaults:
+        values["defaults"] = DictionaryAttr({k: _attribute(v) for k, v in defaults.items()})
+    return DictionaryAttr(values)
+
+
+def _attribute(value: Any) -> Attribute:
+    if isinstance(value, bool):
+        return BoolAttr.from_bool(value)
+    return int_attr(value) if isinstance(value, int) else FloatAttr(float(value), f64)
+
+
+def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """A Hugging Face folder's end tokens (all of a list) and defaults."""
+    config = _read(folder / "config.json")
+    own = _read(folder / "generation_config.json")
+    ends = own.get("eos_token_id", config.get("eos_token_id"))
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
+    return tuple(dict.fromkeys(map(int, ends))), _recorded(own)
+
+
+def of_gguf(get: Callable[[str], Any]) -> dict[str, Any]:
+    """The defaults of a GGUF file, of which `get` gives a field or None."""
+    found = {name: get(f"general.sampling.{key}") for key, name in _GGUF.items()}
+    found = {name: value for name, value in found.items() if value is not None}
+    if found.get("temperature") == 0:
+        return {}
+    return found and {"do_sample": True, **found}
+
+
+def _recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: config[name] for name in RECORDED if config.get(name) is not None}
+    return {n: v for n, v in found.items() if isinstance(v, bool | int | float)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise KaokenError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise KaokenError(f"{path} holds no JSON object")
+    return value

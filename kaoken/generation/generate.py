@@ -1,0 +1,216 @@
+"""`generate` as transformers has it, on a compiled decoder: prompts in, all tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kaoken.errors import KaokenError
+from kaoken.generation.choice import Choice, UserProcessor
+from kaoken.generation.options import GenerationOptions
+from kaoken.generation.text import TextStream
+
+if TYPE_CHECKING:
+    from kaoken.compiled_decoder import CompiledDecoder
+
+Stopping = Callable[[np.ndarray, Any], Any]
+"""transformers' convention: (ids [1, tokens], None) -> whether to stop."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What looks on while tokens come."""
+
+    streamer: Any = None
+    stopping: Sequence[Stopping] = ()
+    processors: Sequence[UserProcessor] = ()
+    stop_strings: Sequence[str] = ()
+    tokenizer: Any = None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one call: their tokens, and the array [texts, longest] that holds them."""
+
+    tokens: list[list[int]]
+    array: np.ndarray | None
+    """As given; None for lists of different lengths."""
+    longest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        longest = max(map(len, self.tokens)) if self.array is None else self.array.shape[1]
+        object.__setattr__(self, "longest", longest)
+
+
+def prompts_of(input_ids: Any, attention_mask: Any = None) -> Prompts:
+    """One prompt [tokens], several [texts, tokens] padded at the left, or lists of any lengths."""
+    if _is_ragged(input_ids):
+        if attention_mask is not None:
+            raise KaokenError("attention_mask goes with an array of prompts, not with lists")
+        tokens = [[int(token) for token in prompt] for prompt in input_ids]
+        array = None
+    else:
+        array = np.asarray(input_ids)
+        if array.size and array.dtype.kind not in "iu":
+            raise KaokenError(f"input_ids are whole numbers, not {array.dtype.name}")
+        array = array.astype(np.int64)
+        array = array[None] if array.ndim == 1 else array
+        if array.ndim != 2:
+            raise KaokenError(f"input_ids are [texts, tokens], not {array.ndim} dimensions")
+        tokens = _without_padding(array, attention_mask)
+    for n, prompt in enumerate(tokens):
+        if not prompt:
+            raise KaokenError(f"prompt {n} has no tokens: a text begins with at least one")
+    if not tokens:
+        raise KaokenError("there are no prompts")
+    return Prompts(tokens, array)
+
+
+def _is_ragged(input_ids: Any) -> bool:
+    return (
+        isinstance(input_ids, list | tuple)
+        and len(input_ids) > 0
+        and not np.isscalar(input_ids[0])
+        and len({len(prompt) for prompt in input_ids}) > 1
+    )
+
+
+def _without_padding(array: np.ndarray, attention_mask: Any) -> list[list[int]]:
+    if attention_mask is None:
+        return array.tolist()
+    mask = np.asarray(attention_mask)
+    mask = mask[None] if mask.ndim == 1 else mask
+    if mask.shape != array.shape:
+        raise KaokenError(
+            f"attention_mask is {list(mask.shape)}, but input_ids are {list(array.shape)}"
+        )
+    if not np.isin(mask, (0, 1)).all() or (np.diff(mask.astype(np.int8), axis=1) < 0).any():
+        raise KaokenError("attention_mask has its zeros at the left, then ones: pad at the left")
+    return [row[kept != 0].tolist() for row, kept in zip(array, mask, strict=True)]
+
+
+def generate(
+    decoder: CompiledDecoder,
+    prompts: Prompts,
+    options: GenerationOptions,
+    callbacks: Callbacks,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Each prompt with what follows it, int64 [texts, all tokens], padded at the right."""
+    ends = decoder.end_tokens if options.end_tokens is None else options.end_tokens
+    copies = options.num_return_sequences
+    count = len(prompts.tokens) * copies
+    if callbacks.streamer is not None and count > 1:
+        raise KaokenError(f"a streamer follows one text, not {count}")
+    limit = options.new_tokens(prompts.longest)
+    runs = _runs(decoder, prompts, options, ends, callbacks, limit, random)
+    new = [_watched(prompt, run, callbacks) for prompt, run in runs]
+    return _padded(prompts, copies, new, _pad_token(options, ends, new, prompts))
+
+
+def _runs(
+    decoder: CompiledDecoder,
+    prompts: Prompts,
+    options: GenerationOptions,
+    ends: Sequence[int],
+    callbacks: Callbacks,
+    limit: int,
+    random: np.random.Generator,
+) -> Iterator[tuple[list[int], Iterator[int]]]:
+    """Each text's prompt and tokens to come, one after the other."""
+    copies = options.num_return_sequences
+    randoms = iter(random.spawn(len(prompts.tokens) * copies))
+    for prompt in chain.from_iterable([p] * copies for p in prompts.tokens):
+        choice = Choice(options, len(prompt), ends, next(randoms), callbacks.processors)
+        decoder.begin(prompt)
+        yield prompt, decoder.tokens_of(choice, prompt, limit, ends)
+
+
+def _watched(prompt: Sequence[int], run: Iterator[int], callbacks: Callbacks) -> list[int]:
+    """The tokens of a run, up to where one of the callbacks stops it."""
+    watch = Watch(prompt, callbacks)
+    for token in run:
+        if watch.stops_at(token):
+            break
+    watch.end()
+    return watch.new
+
+
+class Watch:
+    """Tells the callbacks of one text's tokens, and whether they stop it."""
+
+    def __init__(self, prompt: Sequence[int], callbacks: Callbacks):
+        self.new: list[int] = []
+        self._prompt, self._callbacks = list(prompt), callbacks
+        stop, tokenizer = callbacks.stop_strings, callbacks.tokenizer
+        self._text = TextStream(tokenizer, prompt, stop) if stop else None
+        if callbacks.streamer is not None:
+            callbacks.streamer.put(np.array([self._prompt], np.int64))
+
+    def stops_at(self, token: int) -> bool:
+        """Whether this is the last token."""
+        self.new.append(token)
+        if self._callbacks.streamer is not None:
+            self._callbacks.streamer.put(np.array([token], np.int64))
+        if self._text is not None:
+            self._text.put(token)
+        stopped = self._text is not None and self._text.stopped
+        return any([self._asked(criterion) for criterion in self._callbacks.stopping]) or stopped
+
+    def _asked(self, criterion: Stopping) -> bool:
+        return bool(np.all(criterion(np.array([self._prompt + self.new], np.int64), None)))
+
+    def end(self) -> None:
+        if self._callbacks.streamer is not None:
+            self._callbacks.streamer.end()
+
+
+def _pad_token(
+    options: GenerationOptions, ends: Sequence[int], new: Sequence[list[int]], prompts: Prompts
+) -> int:
+    """What fills the rows; as in transformers the first end token unless another is given."""
+    if options.pad_token_id is not None:
+        return int(options.pad_token_id)
+    if ends:
+        return int(ends[0])
+    if len(set(map(len, new))) > 1 or prompts.array is None:
+        raise KaokenError("texts of different lengths need padding: give pad_token_id")
+    return 0
+
+
+def _padded(prompts: Prompts, copies: int, new: Sequence[list[int]], pad: int) -> np.ndarray:
+    longest = max(map(len, new))
+    result = np.full((len(new), prompts.longest + longest), pad, np.int64)
+    for n, (row, tokens) in enumerate(zip(result, new, strict=True)):
+        own = prompts.tokens[n // copies] if prompts.array is None else prompts.array[n // copies]
+        row[prompts.longest - len(own) : prompts.longest] = own
+        row[prompts.longest : prompts.longest + len(tokens)] = tokens
+    return result
+
+
+def random_of(seed: int | None, generator: np.random.Generator | None) -> np.random.Generator:
+    """Where draws come from; KaokenError for a seed that is none, or both given."""
+    if generator is not None:
+        if seed is not None:
+            raise KaokenError("give a seed or a generator, not both")
+        return generator
+    if seed is not None and seed < 0:
+        raise KaokenError(f"seed is {seed}, but must be at least 0")
+    return np.random.default_rng(seed)
+
+
+def strings_of(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Stop strings; KaokenError for an empty one, which would stop everything."""
+    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if "" in strings:
+        raise KaokenError("a stop string is empty: give at least one character")
+    return strings
+
+
+def recorded_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's own defaults, as its generation_config gave them."""
+    return manifest["generation"].get("defaults", {})

@@ -1,0 +1,254 @@
+"""How tokens are chosen: each logit processor is transformers' own, and options out of range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kaoken.errors import KaokenError
+from kaoken.generation import processors
+from kaoken.generation.choice import Choice, draw
+from kaoken.generation.generate import Prompts, prompts_of, random_of, strings_of
+from kaoken.generation.options import GenerationOptions
+from kaoken.generation.text import TextStream
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+hf = transformers.generation.logits_process
+
+VOCABULARY = 300
+TOKENS = [3, 5, 3, 299, 17]
+
+
+def random_logits(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(VOCABULARY, np.float32) * 4
+
+
+def of_transformers(processor: Any, scores: np.ndarray) -> np.ndarray:
+    return processor(torch.tensor([TOKENS]), torch.from_numpy(scores.copy())[None])[0].numpy()
+
+
+PROCESSORS = [
+    (lambda x: processors.temperature(0.7, x), lambda: hf.TemperatureLogitsWarper(0.7)),
+    (lambda x: processors.temperature(1.9, x), lambda: hf.TemperatureLogitsWarper(1.9)),
+    (lambda x: processors.top_k(1, x), lambda: hf.TopKLogitsWarper(1)),
+    (lambda x: processors.top_k(40, x), lambda: hf.TopKLogitsWarper(40)),
+    (lambda x: processors.top_k(999, x), lambda: hf.TopKLogitsWarper(999)),
+    (lambda x: processors.top_p(0.9, x), lambda: hf.TopPLogitsWarper(0.9)),
+    (lambda x: processors.top_p(0.0, x), lambda: hf.TopPLogitsWarper(0.0)),
+    (lambda x: processors.top_p(0.2, x, 3), lambda: hf.TopPLogitsWarper(0.2, min_tokens_to_keep=3)),
+    (lambda x: processors.min_p(0.1, x), lambda: hf.MinPLogitsWarper(0.1)),
+    (lambda x: processors.min_p(1.0, x, 2), lambda: hf.MinPLogitsWarper(1.0, min_tokens_to_keep=2)),
+    (
+        lambda x: processors.repetition_penalty(1.3, TOKENS, x),
+        lambda: hf.RepetitionPenaltyLogitsProcessor(1.3),
+    ),
+    (
+        lambda x: processors.repetition_penalty(0.5, TOKENS, x),
+        lambda: hf.RepetitionPenaltyLogitsProcessor(0.5),
+    ),
+    (
+        lambda x: processors.no_early_end(6, [7, 8], TOKENS, x),
+        lambda: hf.MinNewTokensLengthLogitsProcessor(2, 4, torch.tensor([7, 8])),
+    ),
+    (
+        lambda x: processors.no_early_end(5, [7, 8], TOKENS, x),
+        lambda: hf.MinNewTokensLengthLogitsProcessor(2, 3, torch.tensor([7, 8])),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(PROCESSORS)))
+def test_processors_are_those_of_transformers(case: int) -> None:
+    own, theirs = PROCESSORS[case][0], PROCESSORS[case][1]()
+    for seed in range(20):
+        scores = random_logits(seed)
+        if seed % 2:
+            scores = processors.top_k(50, scores)
+        before = scores.copy()
+        np.testing.assert_array_equal(own(scores), of_transformers(theirs, scores))
+        np.testing.assert_array_equal(scores, before)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_the_order_is_that_of_transformers(num_beams: int) -> None:
+    """All of them together, built from the options as `generate` of transformers builds them."""
+    given = {
+        "do_sample": True,
+        "temperature": 0.8,
+        "top_k": 30,
+        "top_p": 0.9,
+        "min_p": 0.02,
+        "repetition_penalty": 1.2,
+        "min_new_tokens": 9,
+        "num_beams": num_beams,
+        "eos_token_id": [17, 4],
+    }
+    config = transformers.GenerationConfig(**given)
+    config._eos_token_tensor = torch.tensor([17, 4])
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+        )
+    )
+    theirs = model._get_logits_processor(config, 3)
+    choice = Choice(GenerationOptions(**given), 3, [17, 4], np.random.default_rng(0))
+    for seed in range(20):
+        scores = random_logits(seed) / 3
+        wanted = of_transformers(theirs, scores)
+        assert (wanted > -np.inf).sum() > 1
+        np.testing.assert_array_equal(choice.scores(TOKENS, scores), wanted)
+
+
+def test_draws_follow_the_probabilities_and_the_seed() -> None:
+    scores = np.array([0, -np.inf, np.log(2), np.log(5)], np.float32)
+    tokens = [draw(scores, random) for random in [np.random.default_rng(1)] for _ in range(8000)]
+    shares = np.bincount(tokens, minlength=4) / 8000
+    np.testing.assert_allclose(shares, [1 / 8, 0, 2 / 8, 5 / 8], atol=0.02)
+    again = [draw(scores, random) for random in [np.random.default_rng(1)] for _ in range(8000)]
+    assert again == tokens
+
+
+def test_broken_logits() -> None:
+    random = np.random.default_rng(0)
+    scores = random_logits(0)
+    scores[[3, 9]] = np.nan
+    for options in (GenerationOptions(), GenerationOptions(do_sample=True, top_k=5, top_p=0.5)):
+        with pytest.raises(KaokenError, match=r"of the logits are not numbers"):
+            Choice(options, 1, (), random)(TOKENS, scores)
+    with pytest.raises(KaokenError, match="all logits are minus infinity"):
+        draw(np.full(4, -np.inf, np.float32), random)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("temperature", 0.0, "temperature is 0.0, but must be above 0"),
+        ("temperature", float("nan"), "temperature is nan, but must be above 0"),
+        ("top_k", -1, "top_k is -1, but must be at least 0"),
+        ("top_k", 2.5, "top_k is 2.5, but must be a whole number"),
+        ("top_p", 1.5, "top_p is 1.5, but must be from 0 to 1"),
+        ("top_p", float("nan"), "top_p is nan, but must be from 0 to 1"),
+        ("min_p", -0.1, "min_p is -0.1, but must be from 0 to 1"),
+        ("repetition_penalty", 0, "repetition_penalty is 0, but must be above 0"),
+        ("max_new_tokens", 0, "max_new_tokens is 0, but must be at least 1"),
+        ("num_beams", 0, "num_beams is 0, but must be at least 1"),
+        ("num_return_sequences", 2, "without do_sample or num_beams all would be equal"),
+        ("early_stopping", "now", "early_stopping is 'now', but must be True, False or 'never'"),
+        ("prompt_lookup_num_tokens", 8, "prompt_lookup_num_tokens is 8, but must be from 0 to 7"),
+        ("temprature", 1.0, "generate has no option temprature; it has max_new_tokens, "),
+    ],
+)
+def test_an_option_out_of_range(option: str, value: Any, text: str) -> None:
+    with pytest.raises(KaokenError) as error:
+        GenerationOptions.of({}, {option: value})
+    assert str(error.value).startswith(text) or text in str(error.value)
+
+
+def test_recorded_defaults_give_way() -> None:
+    recorded = {"temperature": 0.6, "do_sample": True, "max_length": 30, "bos_token_id": 1}
+    options = GenerationOptions.of(recorded, {"temperature": None})
+    assert (options.temperature, options.do_sample, options.new_tokens(10)) == (0.6, True, 20)
+    options = GenerationOptions.of(recorded, {"temperature": 2.0, "max_new_tokens": 3})
+    assert (options.temperature, options.new_tokens(10)) == (2.0, 3)
+    assert GenerationOptions().new_tokens(10) == 20
+    with pytest.raises(KaokenError, match="max_length is 30, but the prompt alone has 30 tokens"):
+        GenerationOptions.of(recorded, {}).new_tokens(30)
+
+
+def test_prompts() -> None:
+    assert prompts_of([4, 5]).tokens == [[4, 5]]
+    assert prompts_of(np.array([[4, 5], [6, 7]], np.int32)).tokens == [[4, 5], [6, 7]]
+    assert prompts_of([[4, 5], [6]]) == Prompts([[4, 5], [6]], None)
+    assert prompts_of([[0, 5], [6, 7]], [[0, 1], [1, 1]]).tokens == [[5], [6, 7]]
+    for ids, mask, text in [
+        ([[1, 2]], [[1, 0]], "pad at the left"),
+        ([[1, 2]], [[1]], r"attention_mask is \[1, 1\], but input_ids are \[1, 2\]"),
+        ([[1], [1, 2]], [[1]], "not with lists"),
+        ([[]], None, "prompt 0 has no tokens"),
+        ([[1.5]], None, "input_ids are whole numbers, not float64"),
+        (np.zeros((1, 1, 1), int), None, "not 3 dimensions"),
+        ([[0, 1], [0, 0]], [[0, 1], [0, 0]], "prompt 1 has no tokens"),
+    ]:
+        with pytest.raises(KaokenError, match=text):
+            prompts_of(ids, mask)
+
+
+def test_seeds_and_stop_strings() -> None:
+    assert random_of(5, None).random() == random_of(5, None).random()
+    with pytest.raises(KaokenError, match="seed is -1, but must be at least 0"):
+        random_of(-1, None)
+    with pytest.raises(KaokenError, match="a seed or a generator, not both"):
+        random_of(1, np.random.default_rng(1))
+    with pytest.raises(KaokenError, match="a stop string is empty"):
+        strings_of(["a", ""])
+    assert strings_of("ab") == ("ab",)
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer() -> Any:
+    """One token a byte: characters and stop strings always go across tokens."""
+    tokenizers = pytest.importorskip("tokenizers")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    model = tokenizers.models.BPE({c: n for n, c in enumerate(alphabet)}, [])
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
+
+
+def streamed(tokenizer: Any, text: str, *stop: str) -> tuple[list[str], bool]:
+    stream = TextStream(tokenizer, tokenizer.encode("x").ids, stop)
+    pieces: list[str] = []
+    for token in tokenizer.encode(text).ids:
+        pieces.append(stream.put(token))
+        if stream.stopped:
+            return [piece for piece in pieces if piece], True
+    return [piece for piece in [*pieces, stream.end()] if piece], False
+
+
+def test_whole_characters_and_no_part_of_a_stop_string(byte_tokenizer: Any) -> None:
+    text = "Grüße 🙂 an Ännchen"
+    pieces, stopped = streamed(byte_tokenizer, text)
+    assert pieces == list(text)
+    assert not stopped
+    pieces, stopped = streamed(byte_tokenizer, text, "🙂 ab", "Änn", "zero")
+    assert ("".join(pieces), stopped) == ("Grüße 🙂 an ", True)
+    assert "🙂 an" in pieces, "held back until it cannot be the stop string"
+    pieces, stopped = streamed(byte_tokenizer, "aab", "aaab", "bc")
+    assert ("".join(pieces), stopped) == ("aab", False)
+    pieces, stopped = streamed(byte_tokenizer, "abababc", "ababc")
+    assert ("".join(pieces), stopped) == ("ab", True)
+
+
+def test_half_a_character_at_the_end_is_left_out(byte_tokenizer: Any) -> None:
+    stream = TextStream(byte_tokenizer, [])
+    ids = byte_tokenizer.encode("a🙂").ids[:-1]
+    assert [stream.put(token) for token in ids] == ["a", "", "", ""]
+    assert stream.end() == ""
+
+
+def test_what_a_folder_says(tmp_path: Path) -> None:
+    from kaoken.frontend.generation_config import generation_attribute, of_folder, of_gguf
+
+    (tmp_path / "config.json").write_text('{"eos_token_id": 2}')
+    assert of_folder(tmp_path) == ((2,), {})
+    text = '{"eos_token_id": [7, 2, 7], "do_sample": true, "top_p": 0.9, "top_k": null}'
+    (tmp_path / "generation_config.json").write_text(text)
+    assert of_folder(tmp_path) == ((7, 2), {"do_sample": True, "top_p": 0.9})
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(KaokenError, match="cannot be read as JSON"):
+        of_folder(tmp_path)
+    assert of_gguf({"general.sampling.temp": 0.5}.get) == {"do_sample": True, "temperature": 0.5}
+    assert of_gguf({}.get) == {}
+    attribute = generation_attribute(8, [2], {"do_sample": True, "top_k": 3, "top_p": 0.5})
+    assert "defaults = {do_sample = true, top_k = 3 : i64, top_p = 5.000000e-01 : f64}" in str(
+        attribute
+    )
