@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kaoken.backend.cache import cache_directory, content_key, copy_file
 from kaoken.backend.machine import TargetMachine
+from kaoken.backend.package import HUGE_PAGE_BYTES
 from kaoken.backend.toolchain import find_compiler, run_compiler
 from kaoken.errors import KaokenError
 
@@ -73,8 +74,8 @@ class Probe:
         self._sizes = sorted({_rounded(size) for size in sizes})
         self._file = folder / "probe.data"
         with self._file.open("wb") as file:
-            for _ in range(0, max(self._sizes, default=0), 1 << 20):
-                file.write(bytes(1 << 20))
+            for _ in range(0, max(self._sizes, default=0), HUGE_PAGE_BYTES):
+                file.write(bytes(HUGE_PAGE_BYTES))  # as weights are written, so on equal pages
 
     def measure(self, limits: Limits, threads: int, seconds: float) -> None:
         """Add one value to each figure; every figure takes `seconds`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import ml_dtypes
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from xdsl.dialects.builtin import StringAttr
 
+from kaoken.backend.package import HUGE_PAGE_BYTES, Blocks
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module, read_module, write_module
 from kaoken.weights import DIGEST, WEIGHTS, WeightStore, attach_store, store_of
@@ -148,3 +150,23 @@ def test_a_module_without_sidecar_has_an_empty_store() -> None:
     module = parse_module(TEXT)
     assert store_of(module).keys() == []
     assert store_of(module) is store_of(module)
+
+
+def test_weights_files_are_written_in_huge_pages() -> None:
+    """Whole blocks at once, each where a page begins, however the pieces are cut."""
+
+    class File:
+        def __init__(self) -> None:
+            self.writes: list[bytes] = []
+
+        def write(self, data: memoryview) -> int:
+            self.writes.append(bytes(data))
+            return len(data)
+
+    file = File()
+    data = np.random.default_rng(0).bytes(2 * HUGE_PAGE_BYTES + 5)
+    with Blocks(file) as blocks:  # pyright: ignore[reportArgumentType]
+        for begin, end in pairwise([0, 7, 8, HUGE_PAGE_BYTES + 9, HUGE_PAGE_BYTES + 9, len(data)]):
+            blocks.write(data[begin:end])
+    assert b"".join(file.writes) == data
+    assert [len(part) for part in file.writes] == [HUGE_PAGE_BYTES, HUGE_PAGE_BYTES, 5]
