@@ -17,7 +17,7 @@ demo: $(READY)  ## compile MiniLM-L6 and compare it with PyTorch
 test: $(READY)  ## every test and the linters
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m pyright
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n logical --dist loadscope
 
 lint: $(READY)  ## ruff and pyright only
 	$(PYTHON) -m ruff check .
