@@ -60,7 +60,7 @@ class CompiledDecoder(CompiledModel):
         self._call = library.functions(_FUNCTIONS)
 
     def new_context(self) -> CompiledDecoder:
-        return CompiledDecoder(self._library, self.threads)
+        return type(self)(self._library, self.threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise KaokenError(f"{self.name} generates text: use prefill, step and generate")

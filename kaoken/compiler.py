@@ -222,6 +222,10 @@ def load(folder: str | Path, threads: int | None = None) -> CompiledModel:
     from kaoken.compiled_model import CompiledModel
 
     library = Library(Path(folder))
+    if library.manifest.get("encoder"):
+        from kaoken.compiled_encoder_decoder import CompiledEncoderDecoder
+
+        return CompiledEncoderDecoder(library, threads)
     if library.manifest.get("generation"):
         from kaoken.compiled_decoder import CompiledDecoder
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaoken.backend import generation_api
-from kaoken.backend.interface import Interface, Role, TensorSpec, c_identifier
+from kaoken.backend.interface import ENCODE, Entry, Interface, Role, TensorSpec, c_identifier
 from kaoken.dialect.dims import Dim, product
 
 C_TYPES = {
@@ -59,7 +59,7 @@ def header(m: ModelText) -> str:
     name, guard = m.name, f"{m.name.upper()}_H"
     api = f"{name.upper()}_API"
     create = _prototype(f"{api} {name} *{name}_create", _CREATE_PARAMETERS)
-    run = _prototype(f"{api} int {name}_run", _run_parameters(m))
+    run = _prototype(f"{api} int {name}_run", _parameters(m, m.interface.main))
     return f"""\
 /* {name}: a model compiled by kaoken {m.version} for {m.target}.
  *
@@ -128,10 +128,15 @@ typedef struct {name}_timer {{
 """
 
 
-def source(m: ModelText, code: str, main: str) -> str:
+def entries(i: Interface) -> dict[str, Entry]:
+    """The functions that callers reach, by their names in the IR."""
+    return {"main": i.main} | ({} if i.encoder is None else {ENCODE: i.encoder.entry})
+
+
+def source(m: ModelText, code: str, calls: Mapping[str, str]) -> str:
     """The model's translation unit: the printed functions and the public ones around them.
 
-    `main` is the call of the printed `@main`, over the names that `_body` declares.
+    `calls` are those of the printed entries, over the names that `_body` declares.
     """
     runtime = "" if _RUNTIME_HEADER in code else f"\n{_RUNTIME_HEADER}\n"
     parts = [
@@ -141,7 +146,7 @@ def source(m: ModelText, code: str, main: str) -> str:
         code.strip() + "\n",
         generation_api.session(m.interface, m.name),
         _description(m),
-        _body(m, main),
+        *(_body(m, name, entry, calls[name]) for name, entry in entries(m.interface).items()),
         _functions(m),
         generation_api.functions(m.interface, m.name),
     ]
@@ -184,7 +189,7 @@ def example(m: ModelText) -> str:
     """A small program: every size 1 (or as given), every input 1, the first outputs printed."""
     i = m.interface
     if i.generation is not None:
-        return generation_api.example(m.name)
+        return generation_api.example(m.name, i)
     sizes = "\n".join(
         f"    int64_t {c_identifier(s)} = argc > {n} ? atoll(argv[{n}]) : 1;"
         for n, s in enumerate(i.symbols, 2)
@@ -282,11 +287,10 @@ def _prototype(head: str, parameters: Sequence[str]) -> str:
     return f"{head}(\n    " + "\n    ".join(row.replace("\0", " ") for row in rows) + ")"
 
 
-def _run_parameters(m: ModelText) -> list[str]:
-    i = m.interface
-    inputs = [f"const {C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in i.inputs]
-    outputs = [f"{C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in i.outputs]
-    sizes = [f"int64_t {c_identifier(s)}" for s in i.symbols]
+def _parameters(m: ModelText, entry: Entry) -> list[str]:
+    inputs = [f"const {C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in entry.inputs]
+    outputs = [f"{C_TYPES[t.dtype]} *{c_identifier(t.name)}" for t in entry.outputs]
+    sizes = [f"int64_t {c_identifier(s)}" for s in entry.symbols]
     return [f"{m.name} *model", *inputs, *outputs, *sizes]
 
 
@@ -324,25 +328,26 @@ static const kk_model {m.name}_description = {{
 """
 
 
-def _body(m: ModelText, main: str) -> str:
+def _body(m: ModelText, name: str, entry: Entry, call: str) -> str:
     """The arguments of one call as a struct, and the function that each team member runs."""
-    fields = "".join(f"    {p};\n" for p in _run_parameters(m)[1:])
-    unused = "" if m.interface.threaded else "    (void)team;\n"
+    fields = "".join(f"    {p};\n" for p in _parameters(m, entry)[1:])
+    unused = "" if entry.threaded else "    (void)team;\n"
+    prefix = m.name if name == "main" else f"{m.name}_{name}"
     return f"""\
-typedef struct {m.name}_call {{
+typedef struct {prefix}_call {{
     kk_context *context;
-{fields}}} {m.name}_call;
+{fields}}} {prefix}_call;
 
-static void {m.name}_body(void *argument, kk_team *team) {{
-    const {m.name}_call *call = argument;
-{unused}    {main};
+static void {prefix}_body(void *argument, kk_team *team) {{
+    const {prefix}_call *call = argument;
+{unused}    {call};
 }}
 """
 
 
-def main_call(m: ModelText, function: str, weights: bool) -> str:
-    """The C call of the printed `@main` inside `_body`."""
-    i = m.interface
+def entry_call(m: ModelText, name: str, function: str, weights: bool) -> str:
+    """The C call of a printed entry inside `_body`; `function` is its name in C."""
+    i = entries(m.interface)[name]
     named = {
         Role.INPUT: iter(f"call->{n}" for n in _names(i.inputs)),
         Role.OUTPUT: iter(f"call->{n}" for n in _names(i.outputs)),
@@ -369,7 +374,7 @@ def _functions(m: ModelText) -> str:
     return ({name} *)kk_create(&{name}_description, weights_path, threads, error, error_size);
 }}
 
-{_prototype(f"int {name}_run", _run_parameters(m))} {{
+{_prototype(f"int {name}_run", _parameters(m, i.main))} {{
     {name}_call call = {{
         .context = (kk_context *)model,
 {values}    }};

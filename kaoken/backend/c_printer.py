@@ -36,7 +36,7 @@ from kaoken.dialect.kaoken_loop import ContractOp, ViewOp, WeightOp
 from kaoken.errors import KaokenError
 
 WEIGHT_ALIGNMENT = 64
-_API_VERBS = ("create", "run", "error", "destroy", "timers", "reset_timers")
+_API_VERBS = ("create", "run", "error", "destroy", "timers", "reset_timers", "encode")
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,9 @@ def _callees(function: func.FuncOp) -> list[str]:
 
 
 def _c_name(function: func.FuncOp, model: str) -> str:
-    """Public functions carry the model's name: `minilm_main`. No other has a name of its API."""
-    if not _is_private(function):
-        return identifier(f"{model}_{function.sym_name.data}")
-    name = identifier(function.sym_name.data)
+    """Public functions carry the model's name: `minilm_main`. None has a name of its API."""
+    prefix = "" if _is_private(function) else f"{model}_"
+    name = identifier(f"{prefix}{function.sym_name.data}")
     api = {model, *(f"{model}_{verb}" for verb in _API_VERBS)}
     return f"{name}_kernel" if name in api else name
 

@@ -7,12 +7,16 @@
     smollm_rewind(model, length);                       /* forget what came after */
 
 Both ways in run the same code on the same caches. What a context keeps besides the caches, its
-length and the last logits, lies at the end of its arena.
+length and the last logits, lies at the end of its arena. Models that make a text from another one
+read that first:
+
+    t5_encode(model, source, n);                        /* the encoder, once */
+    t5_step(model, start);
 """
 
 from __future__ import annotations
 
-from kaoken.backend.interface import Interface, c_identifier
+from kaoken.backend.interface import SOURCE, Interface, c_identifier
 
 _ALIGNMENT = 64
 
@@ -56,6 +60,7 @@ enum {{
 /* Forgets all tokens. */
 {api} void {name}_reset({name} *model);
 
+{_encoder_header(i, name)}\
 /* Adds tokens behind those seen so far, and computes the logits of what follows them.
  * Returns 0; on failure another number, and the context is as before, without logits. */
 {api} int {name}_prefill({name} *model, const int64_t *tokens, int64_t count);
@@ -80,6 +85,25 @@ enum {{
 """
 
 
+def _encoder_header(i: Interface, name: str) -> str:
+    """The declarations of models that read a source text first."""
+    if i.encoder is None:
+        return ""
+    api, upper = f"{name.upper()}_API", name.upper()
+    return f"""\
+enum {{ {upper}_MAX_SOURCE = {i.encoder.max_source} }};
+
+/* Reads the source, 1 to {upper}_MAX_SOURCE tokens, that all text is made from up to the next call
+ * of this function, and forgets all other tokens. Returns 0; on failure another number, and the
+ * context has no source. */
+{api} int {name}_encode({name} *model, const int64_t *tokens, int64_t count);
+
+/* How many tokens the source has; 0 where there is none. */
+{api} int64_t {name}_source_length(const {name} *model);
+
+"""
+
+
 def session(i: Interface, name: str) -> str:
     """The struct behind the arena."""
     if i.generation is None:
@@ -89,7 +113,8 @@ def session(i: Interface, name: str) -> str:
 typedef struct {name}_session {{
     int64_t length;
     int64_t has_logits;
-    char padding[{_ALIGNMENT - 16}];
+    int64_t source;
+    char padding[{_ALIGNMENT - 24}];
     float logits[{vocabulary(i)}];
 }} {name}_session;
 
@@ -102,7 +127,12 @@ def functions(i: Interface, name: str) -> str:
     if i.generation is None:
         return ""
     upper, session_, piece = name.upper(), f"{name}_session", i.symbols["tokens"]
-    sizes = {"tokens": "size", "past": "session->length + done", "outputs": "done + size == count"}
+    sizes = {
+        "tokens": "size",
+        "past": "session->length + done",
+        "outputs": "done + size == count",
+        SOURCE: "session->source",
+    }
     symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
     place = f"(char *)context->arena + {i.arena_bytes + _padding(i)}"
     return f"""\
@@ -111,6 +141,7 @@ static {session_} *{name}_session_of(const {name} *model) {{
     return ({session_} *)(void *)({place});
 }}
 
+{_encoder_functions(i, name)}\
 void {name}_reset({name} *model) {{
     {session_} *session = {name}_session_of(model);
     session->length = session->has_logits = 0;
@@ -121,6 +152,7 @@ int {name}_prefill({name} *model, const int64_t *tokens, int64_t count) {{
     session->has_logits = 0;
     if (count < 1)
         return kk_refuse((kk_context *)model, "there are no tokens to add");
+{_source_check(i)}\
     if (count > {upper}_CAPACITY - session->length)
         return kk_refuse((kk_context *)model,
                          "the context holds at most %d tokens, but %lld and %lld more were given",
@@ -169,11 +201,52 @@ int {name}_rewind({name} *model, int64_t length) {{
 """
 
 
-def example(name: str) -> str:
-    """A small program: continues a prompt of token ids greedily."""
-    name = c_identifier(name)
+def _source_check(i: Interface) -> str:
+    if i.encoder is None:
+        return ""
+    return """\
+    if (session->source == 0)
+        return kk_refuse((kk_context *)model, "there is no source: encode one first");
+"""
+
+
+def _encoder_functions(i: Interface, name: str) -> str:
+    if i.encoder is None:
+        return ""
+    upper, session_ = name.upper(), f"{name}_session"
+    (tokens,) = i.encoder.entry.inputs
     return f"""\
-/* Continues a prompt, always with the likeliest token, and prints the ids of what comes.
+int {name}_encode({name} *model, const int64_t *tokens, int64_t count) {{
+    {session_} *session = {name}_session_of(model);
+    session->length = session->has_logits = session->source = 0;
+    if (count < 1)
+        return kk_refuse((kk_context *)model, "the source has no tokens");
+    if (count > {upper}_MAX_SOURCE)
+        return kk_refuse((kk_context *)model,
+                         "the source has %lld tokens, but {name} was compiled for at most %d",
+                         (long long)count, {upper}_MAX_SOURCE);
+    {name}_encode_call call = {{
+        .context = (kk_context *)model,
+        .{c_identifier(tokens.name)} = tokens,
+        .{SOURCE} = count,
+    }};
+    int code = kk_run(call.context, {name}_encode_body, &call, NULL, INT64_MAX);
+    if (code == 0)
+        session->source = count;
+    return code;
+}}
+
+int64_t {name}_source_length(const {name} *model) {{ return {name}_session_of(model)->source; }}
+
+"""
+
+
+def example(name: str, i: Interface) -> str:
+    """A small program: continues a prompt of token ids greedily, or makes a text from a source."""
+    name = c_identifier(name)
+    what = "Continues a prompt" if i.encoder is None else "Makes a text from a source"
+    return f"""\
+/* {what}, always with the likeliest token, and prints the ids of what comes.
  * Usage: {name}_example WEIGHTS NEW_TOKENS ID [ID ...] */
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,8 +265,7 @@ int main(int argc, char **argv) {{
         return 1;
     }}
     int code = 0;
-    for (int i = 3; i < argc && code == 0; i++)
-        code = {name}_step(model, atoll(argv[i]));
+{_example_input(i, name)}\
     for (int64_t left = atoll(argv[2]); left > 0 && code == 0; left--) {{
         int64_t token = {name}_best_token(model);
         printf("%lld%s", (long long)token, left > 1 ? " " : "\\n");
@@ -206,4 +278,24 @@ int main(int argc, char **argv) {{
     {name}_destroy(model);
     return code != 0;
 }}
+"""
+
+
+def _example_input(i: Interface, name: str) -> str:
+    """What the example does with its ids."""
+    if i.encoder is None:
+        return f"""\
+    for (int i = 3; i < argc && code == 0; i++)
+        code = {name}_step(model, atoll(argv[i]));
+"""
+    starts = ", ".join(map(str, i.encoder.start_tokens)) or "0"
+    return f"""\
+    static int64_t source[{name.upper()}_MAX_SOURCE];
+    const int64_t starts[] = {{{starts}}};
+    int count = argc - 3 < {name.upper()}_MAX_SOURCE ? argc - 3 : {name.upper()}_MAX_SOURCE;
+    for (int i = 0; i < count; i++)
+        source[i] = atoll(argv[3 + i]);
+    code = {name}_encode(model, source, count);
+    if (code == 0)
+        code = {name}_prefill(model, starts, sizeof starts / sizeof *starts);
 """

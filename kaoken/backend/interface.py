@@ -2,7 +2,8 @@
 
 `interface_of` reads it from the lowered `@main`, whose arguments say by attribute what they are:
 tensors with `kaoken.shape` (results carry `kaoken.result`), sizes with `kaoken.name` alone, and
-the arena, the status, the team and the timers by their types.
+the arena, the status, the team and the timers by their types. Where there is an `@encode`, which
+reads the source of what `@main` generates, it says of itself the same.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from kaoken.dtypes import dtype_name
 from kaoken.errors import KaokenError
 
 TIMERS = "kaoken.timers"
+ENCODE, SOURCE = "encode", "source"
+"""The function that reads a source text, and the symbol of how many tokens that has."""
 _KEYWORDS = frozenset(
     "auto bool break case char const continue default do double else enum extern float for goto if "
     "inline int long register restrict return short signed sizeof static struct switch typedef "
@@ -66,6 +69,47 @@ class Role(Enum):
     STATUS = "status"
     TEAM = "team"
     TIMERS = "timers"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A function that callers reach: `roles` of its arguments in order, open sizes with maxima."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    symbols: Mapping[str, int]
+    roles: tuple[Role, ...]
+
+    @property
+    def threaded(self) -> bool:
+        return Role.TEAM in self.roles or Role.TIMERS in self.roles
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What reads the source, in models that make a text from another one.
+
+    The text begins with `start_tokens`. Where a forced token is given, it is what `generate` puts
+    first behind them, or last when the text reaches its greatest length.
+    """
+
+    entry: Entry
+    start_tokens: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+
+    @property
+    def max_source(self) -> int:
+        """The most tokens that it reads."""
+        return self.entry.symbols[SOURCE]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "max_source": self.max_source,
+            "start_tokens": list(self.start_tokens),
+            "forced_bos_token_id": self.forced_bos_token_id,
+            "forced_eos_token_id": self.forced_eos_token_id,
+        }
 
 
 @dataclass(frozen=True)
@@ -106,10 +150,11 @@ class Interface:
     limits: tuple[tuple[Dim, Dim], ...] = ()
     """Pairs of sizes of which the first may be at most the second."""
     generation: Generation | None = None
+    encoder: Encoder | None = None
 
     @property
-    def threaded(self) -> bool:
-        return Role.TEAM in self.roles or Role.TIMERS in self.roles
+    def main(self) -> Entry:
+        return Entry(self.inputs, self.outputs, self.symbols, self.roles)
 
 
 def c_identifier(text: str) -> str:
@@ -126,25 +171,34 @@ def interface_of(module: ModuleOp, name: str | None = None) -> Interface:
     `name` is the model's, by default what the module says.
     """
     main = main_of(module)
-    roles = tuple(_role(main, i) for i in range(len(main.args)))
-    inputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.INPUT)
-    outputs = tuple(_tensor(main, i) for i, r in enumerate(roles) if r is Role.OUTPUT)
-    names = [_text(main, i, "kaoken.name") for i, r in enumerate(roles) if r is Role.SYMBOL]
-    maxima = _sizes(main, "kaoken.max")
+    entry = _entry(main)
     return Interface(
         c_identifier(name or _string(module, "kaoken.name") or "model"),
-        inputs,
-        outputs,
-        {name: maxima[name] for name in names},
+        entry.inputs,
+        entry.outputs,
+        entry.symbols,
         _errors(module),
         _arena_bytes(module),
-        roles,
-        json.loads(_string(module, "kaoken.output_tree") or _default_tree(len(outputs))),
+        entry.roles,
+        json.loads(_string(module, "kaoken.output_tree") or _default_tree(len(entry.outputs))),
         json.loads(_string(module, "kaoken.input_tree") or "null"),
         _timers(module),
         _sizes(main, "kaoken.least"),
         _limits(main),
         _generation(module),
+        _encoder(module),
+    )
+
+
+def _entry(function: FuncOp) -> Entry:
+    roles = tuple(_role(function, i) for i in range(len(function.args)))
+    names = [_text(function, i, "kaoken.name") for i, r in enumerate(roles) if r is Role.SYMBOL]
+    maxima = _sizes(function, "kaoken.max")
+    return Entry(
+        tuple(_tensor(function, i) for i, r in enumerate(roles) if r is Role.INPUT),
+        tuple(_tensor(function, i) for i, r in enumerate(roles) if r is Role.OUTPUT),
+        {name: maxima[name] for name in names},
+        roles,
     )
 
 
@@ -159,10 +213,14 @@ def _string(module: ModuleOp, key: str) -> str | None:
 
 def main_of(module: ModuleOp) -> FuncOp:
     """`@main`; KaokenError when there is none."""
-    for op in module.ops:
-        if isinstance(op, FuncOp) and op.sym_name.data == "main":
-            return op
-    raise KaokenError("the module has no function @main")
+    if (main := function_named(module, "main")) is None:
+        raise KaokenError("the module has no function @main")
+    return main
+
+
+def function_named(module: ModuleOp, name: str) -> FuncOp | None:
+    functions = (op for op in module.ops if isinstance(op, FuncOp))
+    return next((f for f in functions if f.sym_name.data == name), None)
 
 
 def _attributes(main: FuncOp, index: int) -> Mapping[str, Attribute]:
@@ -241,6 +299,23 @@ def _number(value: Attribute) -> bool | int | float:
     if isinstance(value, FloatAttr):
         return value.value.data
     raise KaokenError(f"kaoken.generation: a default is a number, not {value}")
+
+
+def _encoder(module: ModuleOp) -> Encoder | None:
+    if (function := function_named(module, ENCODE)) is None:
+        return None
+    declared = module.attributes.get("kaoken.encoder")
+    given = declared.data if isinstance(declared, DictionaryAttr) else {}
+    starts = given.get("start_tokens")
+    numbers = {k: v.value.data for k, v in given.items() if isinstance(v, IntegerAttr)}
+    return Encoder(
+        _entry(function),
+        tuple(v.value.data for v in starts if isinstance(v, IntegerAttr))
+        if isinstance(starts, ArrayAttr)
+        else (),
+        numbers.get("forced_bos_token_id"),
+        numbers.get("forced_eos_token_id"),
+    )
 
 
 def _errors(module: ModuleOp) -> tuple[str, ...]:

@@ -74,10 +74,13 @@ def write_package(
         kaoken_version(),
     )
     flags = {family: machine.compiler_flags(family) for family in ("gcc", "clang")}
-    main = source.functions["main"]
-    call = c_api.main_call(text, main.name, main.uses_weights)
+    entries = {name: source.functions[name] for name in c_api.entries(interface)}
+    calls = {
+        name: c_api.entry_call(text, name, function.name, function.uses_weights)
+        for name, function in entries.items()
+    }
     texts = {
-        f"{name}.c": c_api.source(text, source.code, call),
+        f"{name}.c": c_api.source(text, source.code, calls),
         f"{name}.h": c_api.header(text),
         "example.c": c_api.example(text),
         "CMakeLists.txt": c_api.cmake(text, flags),
@@ -116,6 +119,7 @@ def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
         "ops": dict(options.ops),
         "timers": [dict(timer) for timer in i.timers],
         "generation": None if i.generation is None else i.generation.as_json(),
+        "encoder": None if i.encoder is None else i.encoder.as_json(),
         "arena_bytes": i.arena_bytes,
         "weights_bytes": m.weights_bytes,
         "weights_digest": m.digest,

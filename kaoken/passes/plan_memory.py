@@ -12,6 +12,8 @@ while it runs, for each thread one when the callee is a kernel. The module tells
 the arena and the lower bound, the most bytes that live at once.
 
 States, which keep their contents between calls, come first in the arena and share with nothing.
+Several functions that callers may call, such as `@encode` beside `@main`, share the states by name
+and the rest of the one arena, for only one of them runs at a time.
 """
 
 from __future__ import annotations
@@ -68,8 +70,9 @@ class PlanMemoryPass(ModulePass):
             op.attributes[STATE] = IntegerAttr(planner.state_bytes, i64)
         for function in planner.callees_first():
             planner.plan(function)
-        op.attributes[ARENA] = IntegerAttr(planner.arena_of("main").size, i64)
-        op.attributes[LOWER_BOUND] = IntegerAttr(planner.arena_of("main").lower_bound, i64)
+        arenas = [planner.arena_of(name) for name in planner.entries]
+        op.attributes[ARENA] = IntegerAttr(max(a.size for a in arenas), i64)
+        op.attributes[LOWER_BOUND] = IntegerAttr(max(a.lower_bound for a in arenas), i64)
 
 
 @dataclass(frozen=True)
@@ -90,23 +93,33 @@ class _Planner:
         self.functions = {f.sym_name.data: f for f in self.module.ops if isinstance(f, func.FuncOp)}
         threads = self.module.attributes.get(THREADS)
         self.threads = threads.value.data if isinstance(threads, IntegerAttr) else 1
+        called = {c.callee.root_reference.data for f in self.functions.values() for c in _calls(f)}
+        self.entries = [name for name in self.functions if name not in called]
+        entries = [self.functions[name] for name in self.entries]
+        self.maxima = {k: v for f in entries for k, v in declared_maxima(f).items()}
         self._place_states()
 
     def _place_states(self) -> None:
         """One behind the other, for they all live for ever."""
-        self.states: dict[StateOp, int] = {}
+        self.states: dict[str, tuple[int, Attribute]] = {}
         self.state_bytes = 0
         for name, function in self.functions.items():
-            for op in function.walk():
-                if not isinstance(op, StateOp):
-                    continue
-                if name != "main":
-                    raise KaokenError(f"@{name} has a state of its own: only @main may")
-                self.states[op] = self.state_bytes
-                type_ = op.result.type
-                assert isinstance(type_, MemRefType)
-                bytes_ = element_bytes(type_) * prod(type_.get_shape())
-                self.state_bytes += -(-bytes_ // ALIGNMENT) * ALIGNMENT
+            for op in _states(function):
+                if name not in self.entries:
+                    raise KaokenError(f"@{name} has a state, but others call it: only callers may")
+                self._place_state(op)
+
+    def _place_state(self, op: StateOp) -> None:
+        """Give a state its place; one that another function has as well is the same."""
+        key, type_ = op.key.data, op.result.type
+        assert isinstance(type_, MemRefType)
+        if key in self.states:
+            if (known := self.states[key][1]) != type_:
+                raise KaokenError(f'the state "{key}" has two types, {known} and {type_}')
+            return
+        self.states[key] = self.state_bytes, type_
+        bytes_ = element_bytes(type_) * prod(type_.get_shape())
+        self.state_bytes += -(-bytes_ // ALIGNMENT) * ALIGNMENT
 
     def arena_of(self, name: str) -> _Arena:
         return self.arenas.get(name, _Arena())
@@ -132,8 +145,8 @@ class _Planner:
         blocks = self._buffers(function)
         frames = self._frames(calls)
         arena, lower_bound = place([*blocks, *frames.values()])
-        states = self.states if function.sym_name.data == "main" else {}
-        first = self.state_bytes if states else 0
+        states = _states(function)
+        first = self.state_bytes if function.sym_name.data in self.entries else 0
         arena, lower_bound = arena + first, lower_bound + first
         self.arenas[function.sym_name.data] = _Arena(arena, lower_bound)
         if not arena:
@@ -144,14 +157,14 @@ class _Planner:
             for owner in block.owners:
                 assert isinstance(owner, memref.AllocOp)
                 _replace(owner, base, first + block.offset)
-        for state, offset in states.items():
-            _replace(state, base, offset)
+        for state in states:
+            _replace(state, base, self.states[state.key.data][0])
         for call, frame in frames.items():
             _give_frame(call, base, first + frame.offset)
 
     def _buffers(self, function: func.FuncOp) -> list[Block]:
         """Every allocation with its size and the span of ops that use it."""
-        sizes = argument_maxima(function, declared_maxima(self.functions["main"]))
+        sizes = argument_maxima(function, self.maxima)
         allocs = [op for op in function.walk() if isinstance(op, memref.AllocOp)]
         blocks = {op: Block([op], _bytes(op, sizes), _lifetime(op)) for op in allocs}
         for call in _calls(function):
@@ -185,6 +198,10 @@ class _Planner:
         view = builder.insert(ViewOp(pointer, ARENA_TYPE, 0, extra))
         view.result.name_hint = "own"
         return view.result
+
+
+def _states(function: func.FuncOp) -> list[StateOp]:
+    return [op for op in function.walk() if isinstance(op, StateOp)]
 
 
 def _calls(function: func.FuncOp) -> list[func.CallOp]:

@@ -582,7 +582,7 @@ int kk_refuse(kk_context *context, const char *format, ...) {
 
 static int check_symbols(kk_context *context, const int64_t *symbols) {
     const kk_model *model = context->model;
-    for (int i = 0; i < model->symbol_count; i++) {
+    for (int i = 0; symbols != NULL && i < model->symbol_count; i++) {
         int64_t least = model->symbol_least == NULL ? 1 : model->symbol_least[i];
         if (symbols[i] >= least && symbols[i] <= model->symbol_limits[i])
             continue;
