@@ -40,6 +40,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "chat_template.jinja",
 )
 MAX_BATCH, MAX_TOKENS = 8, 512
 

@@ -54,6 +54,7 @@ KAOKEN_UNIVERSE = Universe(
     all_dialects={"kaoken": _kaoken, "kaoken_loop": _kaoken_loop},
     all_passes=dict(
         [
+            _pass("add-caches"),
             _pass("fuse"),
             _pass("apply-schedule"),
             _pass("calibrate"),

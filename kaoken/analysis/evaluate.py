@@ -5,7 +5,7 @@ Importing this module imports numpy; passes do so only when there is something t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -17,17 +17,20 @@ from kaoken.dialect.reference import KaokenFunctions
 
 
 @cache
-def _interpreter() -> Interpreter:
+def _interpreter(sizes: tuple[tuple[str, int], ...]) -> Interpreter:
     interpreter = Interpreter(ModuleOp([]))
-    interpreter.register_implementations(KaokenFunctions())
+    interpreter.register_implementations(KaokenFunctions(dict(sizes)))
     return interpreter
 
 
-def evaluate(op: KaokenOp, operands: Sequence[np.ndarray]) -> np.ndarray:
-    """The result of an op whose sizes are all known.
+def evaluate(
+    op: KaokenOp, operands: Sequence[np.ndarray], sizes: Mapping[str, int] | None = None
+) -> np.ndarray:
+    """The result of an op whose sizes are all known, open ones by `sizes`.
 
     Raises InterpretationError where the op has no value, such as an index that is out of range.
     """
+    interpreter = _interpreter(tuple(sorted((sizes or {}).items())))
     with np.errstate(all="ignore"):
-        (result,) = _interpreter().run_op(op, tuple(operands))
+        (result,) = interpreter.run_op(op, tuple(operands))
     return np.asarray(result)

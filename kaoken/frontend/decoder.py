@@ -47,6 +47,7 @@ from kaoken.dialect.attributes import (
 from kaoken.dialect.base import shaped
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp, CacheReadOp, CacheType, RopeOp
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.generation import OUTPUTS, PAST, TOKENS, set_generation_sizes
 from kaoken.dialect.nn import (
     AttentionOp,
     EmbeddingOp,
@@ -64,12 +65,6 @@ from kaoken.frontend.generation_config import generation_attribute
 from kaoken.frontend.graph import ONE, Graph
 from kaoken.frontend.rotary import Rotary, rotary_tables
 from kaoken.weights import WeightStore, attach_store
-
-TOKENS, PAST, OUTPUTS = (Dim.symbol(name) for name in ("tokens", "past", "outputs"))
-MAX_OUTPUTS = 8
-"""The most rows of logits of one call."""
-MAX_PIECE = 256
-"""The most tokens that go through the layers at once; longer prompts go in pieces."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +142,7 @@ class _DecoderBuilder(Graph):
             Region(self.block),
             arg_attrs=ArrayAttr([_input_attributes()]),
         )
-        function.attributes["kaoken.max"] = self._maxima()
-        function.attributes["kaoken.least"] = DictionaryAttr(
-            {"past": int_attr(0), "outputs": int_attr(0)}
-        )
-        function.attributes["kaoken.limits"] = ArrayAttr(
-            [ShapeAttr((PAST + TOKENS, Dim.of(self.capacity))), ShapeAttr((OUTPUTS, TOKENS))]
-        )
+        set_generation_sizes(function, self.capacity)
         logits = self._model(self.block.args[0])
         logits.name_hint = "logits"
         self.builder.insert(ReturnOp(logits))
@@ -166,11 +155,6 @@ class _DecoderBuilder(Graph):
         )
         attach_store(module, self.store)
         return module
-
-    def _maxima(self) -> DictionaryAttr:
-        piece = min(MAX_PIECE, self.capacity)
-        maxima = {"tokens": piece, "past": self.capacity - 1, "outputs": min(MAX_OUTPUTS, piece)}
-        return DictionaryAttr({name: int_attr(limit) for name, limit in maxima.items()})
 
     # ---- weights ----
 

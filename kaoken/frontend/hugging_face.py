@@ -61,10 +61,10 @@ def import_folder(
         raise KaokenError(f"unknown head {head!r}: choose from {', '.join(HEADS)}")
     if max_batch < 1 or max_tokens < 1:
         raise KaokenError("max_batch and max_tokens are at least 1")
-    config = _read_config(path)
-    model = _load_model(path, config, task)
+    config = read_config(path)
+    model = load_folder_model(path, config, task)
     tokens = min(max_tokens, position_limit(model.config))
-    module = _import(model, name or _name_of(path), max_batch, tokens)
+    module = _import(model, name or name_of_folder(path), max_batch, tokens)
     chosen = folder_head(path) if head == "auto" else head
     if chosen != "none":
         add_sentence_head(module, normalize=chosen == "sentence")
@@ -117,7 +117,8 @@ def _add_result(module: ModuleOp, function: FuncOp, end: ReturnOp, result: SSAVa
     module.attributes["kaoken.output_tree"] = StringAttr(json.dumps(tree))
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a folder. Raises KaokenError when it is missing or broken."""
     if not path.is_dir():
         raise KaokenError(f"there is no folder {path}")
     file = path / "config.json"
@@ -132,7 +133,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load_model(path: Path, config: dict[str, Any], task: str | None) -> torch.nn.Module:
+def load_folder_model(path: Path, config: dict[str, Any], task: str | None) -> torch.nn.Module:
+    """The folder's model in float32, of a class of transformers. KaokenError when it is broken."""
     _check_weights(path)
     loader = _model_class(task)
     model, missing = _from_pretrained(loader, path, config)
@@ -276,7 +278,8 @@ def _head_of(folder: Path, kinds: Sequence[str]) -> str:
     return "sentence" if any("Normalize" in kind for kind in kinds) else "mean-pool"
 
 
-def _name_of(path: Path) -> str:
+def name_of_folder(path: Path) -> str:
+    """What a folder's model is called: the folder, or the one around a snapshot."""
     resolved = path.resolve()
     generic = resolved.name in ("model", "snapshot") or len(resolved.name) == 40
     return resolved.parent.name if generic else resolved.name

@@ -34,8 +34,9 @@ def load_model(
 
     An nn.Module is exported with `args`, `kwargs` and `dynamic_shapes`, as torch.export.export
     takes them. A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens;
-    `head` as in `import_folder`), a `.pt2`, a `.gguf` (contexts of `max_tokens` tokens) or a
-    `.mlir` beside its sidecar. Raises KaokenError.
+    `head` as in `import_folder`; a causal language model without a head becomes a decoder for
+    contexts of `max_tokens` tokens), a `.pt2`, a `.gguf` (contexts as well) or a `.mlir` beside
+    its sidecar. Raises KaokenError.
     """
     if isinstance(source, ModuleOp):
         return source
@@ -59,7 +60,10 @@ def _load_path(
         raise KaokenError(f"there is no file or folder {path}")
     if path.is_dir():
         from kaoken.frontend.hugging_face import import_folder
+        from kaoken.frontend.hugging_face_decoder import import_decoder_folder, is_causal_folder
 
+        if head == "none" and is_causal_folder(path):
+            return import_decoder_folder(path, max_tokens, name)
         return import_folder(path, max_batch=max_batch, max_tokens=max_tokens, head=head, name=name)
     if path.suffix == ".mlir":
         from kaoken.modules import read_module

@@ -133,34 +133,36 @@ def generate_text(
 def open_decoder(
     model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool = False
 ) -> CompiledDecoder:
-    """A compiled folder, or a .gguf compiled into kaoken's cache unless it is there already.
+    """A compiled folder, or a model compiled into kaoken's cache unless it is there already.
 
     With `all_outputs` one call of what is compiled can give the logits behind all its tokens.
     """
-    if model.is_dir():
-        return load_decoder(model, options.threads)
-    if not model.is_file():
-        raise KaokenError(f"there is no file or folder {model}")
-    folder = _cached(model, options, max_tokens, all_outputs)
     from kaoken.backend.package import is_package
 
+    if not model.exists():
+        raise KaokenError(f"there is no file or folder {model}")
+    if model.is_dir() and not (model / "config.json").exists():
+        return load_decoder(model, options.threads)
+    folder = _cached(model, options, max_tokens, all_outputs)
     if not is_package(folder):
         _compile(model, folder, options, max_tokens, all_outputs)
     return load_decoder(folder, options.threads)
 
 
 def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool) -> Path:
-    """Where the package of this file is kept; a file that changes gets another place."""
+    """Where the package of a model is kept; one whose files change gets another place."""
     from kaoken.backend.cache import cache_directory, compiler_version, content_key
     from kaoken.backend.interface import c_identifier
     from kaoken.backend.machine import TargetMachine
     from kaoken.backend.toolchain import find_compiler
 
-    facts = model.resolve().stat()
+    files = sorted(model.iterdir()) if model.is_dir() else [model]
+    facts = [(file.resolve(), file.stat()) for file in files if file.is_file()]
     key = content_key(
         [
             compiler_version(),
-            f"{model.resolve()} {facts.st_size} {facts.st_mtime_ns} {max_tokens} {all_outputs}",
+            *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
+            f"{max_tokens} {all_outputs}",
             f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads}",
             str(find_compiler(options.cc)),
         ]
@@ -174,6 +176,7 @@ def _compile(
     from dataclasses import replace
 
     from kaoken.compiler import compile_module, import_model
+    from kaoken.dialect.generation import GENERATION
     from kaoken.frontend.decoder import widen_outputs
     from kaoken.tools.compile_command import notes_of, progress_line
 
@@ -182,6 +185,8 @@ def _compile(
     with progress_line() as progress:
         progress("import")
         module = import_model(model, max_tokens=max_tokens)
+        if GENERATION not in module.attributes:
+            raise KaokenError(f"{model} does not generate text: it is an encoder")
         if all_outputs:
             widen_outputs(module)
         notes = notes_of(module)

@@ -146,7 +146,10 @@ def run(
 @app.command()
 def generate(
     model: Annotated[
-        Path, typer.Argument(help="A .gguf, or what `kaoken compile` wrote for a decoder.")
+        Path,
+        typer.Argument(
+            help="A Hugging Face folder, a .gguf, or what `kaoken compile` wrote for a decoder."
+        ),
     ],
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the text begins with.")],
     max_new_tokens: Annotated[
@@ -177,7 +180,7 @@ def generate(
         bool, typer.Option("--chat", help="Put the prompt as a question, by the chat template.")
     ] = False,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens of prompt and answer together, for a .gguf.")
+        int, typer.Option(min=1, help="Most tokens of prompt and answer together.")
     ] = 1024,
     target: Target = "native",
     threads: Threads = 1,
@@ -190,9 +193,10 @@ def generate(
     """Continue a prompt, and print the text as it comes.
 
     Each token is the likeliest, unless one of --temperature, --top-k, --top-p, --min-p and --seed
-    is given, or the model's own generation_config says so: then tokens are drawn. A .gguf is
-    compiled at the first time, and kept in kaoken's cache. How long the first token took, and
-    tokens a second after it, go to stderr. Needs no PyTorch.
+    is given, or the model's own generation_config says so: then tokens are drawn. A model is
+    compiled at the first time, and kept in kaoken's cache; for a Hugging Face folder this needs
+    PyTorch, for a .gguf it does not. How long the first token took, and tokens a second after it,
+    go to stderr.
 
     **Examples**
 

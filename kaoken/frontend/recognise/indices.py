@@ -1,6 +1,6 @@
 """Index arithmetic whose outcome is known: comparisons, gathers at positions in a row.
 
-An integer tensor is *affine* where the number at (i, j, ...) is `offset + a*i + b*j + ...`, as
+A tensor is *affine* where the number at (i, j, ...) is `offset + a*i + b*j + ...`, as
 iota and what is computed from it by sums are.
 
     gather(x [B, T], iota(B) as [B, 1, 1], iota(T) as [1, 1, T])    -> reshape x to [B, 1, T]
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, IntegerType, i1
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, IntegerType, bf16, f16, i1
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
@@ -26,6 +26,8 @@ from kaoken.dialect.nn import EmbeddingOp, WeightOp, broadcast_shapes
 from kaoken.dialect.tensor import (
     BroadcastOp,
     CastOp,
+    ConcatOp,
+    CumsumOp,
     ElementwiseOp,
     GatherOp,
     IotaOp,
@@ -39,6 +41,8 @@ from kaoken.frontend.recognise.stored import stored_affine
 
 F = Function
 _DEPTH = 24
+_COARSE = (bf16, f16)
+"""Floats that do not hold all positions; f32 holds integers up to 2^24."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,13 @@ class Affine:
 
 
 def affine(value: SSAValue, depth: int = _DEPTH) -> Affine | None:
-    """An integer tensor as an affine function of the position in it."""
+    """A tensor of integers, perhaps held as floats, as an affine function of the position in it."""
     type_ = tensor_type(value)
-    if not isinstance(type_.element_type, IntegerType) or type_.element_type == i1 or depth == 0:
+    if type_.element_type == i1 or type_.element_type in _COARSE or depth == 0:
         return None
     if (number := splat(value)) is not None:
-        return Affine((0,) * type_.get_num_dims(), int(number))
+        whole = float(number).is_integer()
+        return Affine((0,) * type_.get_num_dims(), int(number)) if whole else None
     op = value.owner
     found = _affine_of(op, depth - 1) if isinstance(op, Operation) else None
     if found is None:
@@ -96,6 +101,10 @@ def _affine_of(op: Operation, depth: int) -> Affine | None:
         return None if found is None else Affine(*found)
     if isinstance(op, ElementwiseOp):
         return _affine_arithmetic(op, depth)
+    if isinstance(op, ConcatOp):
+        return _affine_concat(op, depth)
+    if isinstance(op, CumsumOp):
+        return _affine_cumsum(op, depth)
     if not isinstance(op, BroadcastOp | CastOp | ReshapeOp | SliceOp | TransposeOp):
         return None
     inner = affine(op.input, depth)
@@ -130,6 +139,37 @@ def _affine_slice(op: SliceOp, inner: Affine) -> Affine | None:
     offset = inner.offset + slopes[at] * (start or 0)
     slopes[at] *= op.step.value.data
     return Affine(tuple(slopes), offset)
+
+
+def _affine_concat(op: ConcatOp, depth: int) -> Affine | None:
+    """Pieces that go on where the one before them ends."""
+    found = [affine(v, depth) for v in op.inputs]
+    pieces = [piece for piece in found if piece is not None]
+    if len(pieces) != len(found) or len(pieces) < 2:
+        return None
+    at, first = op.dim.value.data, pieces[0]
+    sizes = [shape_of(v)[at] for v in op.inputs]
+    slope = pieces[1].offset - first.offset if sizes[0] == ONE else first.slopes[at]
+    slopes = (*first.slopes[:at], slope, *first.slopes[at + 1 :])
+    start = Dim.of(0)
+    for piece, size in zip(pieces, sizes, strict=True):
+        own = piece.slopes if size != ONE else (*piece.slopes[:at], slope, *piece.slopes[at + 1 :])
+        if own != slopes or start.constant is None:
+            return None
+        if piece.offset != first.offset + slope * start.constant:
+            return None
+        start = start + size
+    return Affine(slopes, first.offset)
+
+
+def _affine_cumsum(op: CumsumOp, depth: int) -> Affine | None:
+    """Running sums of one number."""
+    inner = affine(op.input, depth)
+    if inner is None or not inner.is_constant:
+        return None
+    at = op.dim.value.data
+    slopes = tuple(inner.offset if i == at else 0 for i in range(len(inner.slopes)))
+    return Affine(slopes, inner.offset)
 
 
 def _affine_arithmetic(op: ElementwiseOp, depth: int) -> Affine | None:

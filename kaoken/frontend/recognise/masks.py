@@ -2,6 +2,7 @@
 
     mask select(keep, 0, -3.4e38), (1 - keep) * -10000               -> mask keep
     mask (column <= row) and keep                                    -> causal, mask keep
+    mask (column <= row) and (column > row - 512)                    -> causal, window 512
 
 A mask that adds a huge negative number counts as hiding a key: this differs only in rows without
 any visible key, which then give zeros in place of a plain mean.
@@ -17,7 +18,7 @@ from xdsl.ir import SSAValue
 from kaoken.analysis.value_shapes import shape_of
 from kaoken.dialect.attributes import Function
 from kaoken.dialect.canonicalization.rules import owner
-from kaoken.dialect.nn import AttentionOp
+from kaoken.dialect.nn import AttentionOp, int_attr
 from kaoken.dialect.tensor import BroadcastOp, CastOp, ElementwiseOp, ReshapeOp
 from kaoken.frontend.graph import Graph
 from kaoken.frontend.recognise.indices import Affine, affine
@@ -111,17 +112,40 @@ def bool_mask(g: Graph, op: AttentionOp) -> SSAValue | None:
 
 
 def causal_mask(g: Graph, op: AttentionOp) -> SSAValue | None:
-    """attention with `column <= row` among its bool mask's conditions, as causal attention."""
-    if op.mask is None or g.dtype(op.mask) != i1 or op.causal.value.data:
+    """Attention with `column <= row` among its bool mask's conditions, as causal attention.
+
+    `column > row - w` besides is a window of w tokens.
+    """
+    if op.mask is None or g.dtype(op.mask) != i1:
         return None
-    rows, columns = g.shape(op.query)[1], g.shape(op.key)[1]
-    terms = _terms(op.mask)
-    rest = [term for term in terms if not _is_causal(term)]
-    if len(rest) == len(terms) or rows != columns:
+    if g.shape(op.query)[1] != g.shape(op.key)[1]:
         return None
+    terms = {term: _nearness(term) for term in _terms(op.mask)}
+    causal = bool(op.causal.value.data) or _CAUSAL in terms.values()
+    windows = [w for n in terms.values() if causal and (w := _window(n)) is not None]
+    rest = [
+        term for term, n in terms.items() if not causal or (n != _CAUSAL and _window(n) is None)
+    ]
+    if len(rest) == len(terms):
+        return None
+    if op.window is not None:
+        windows.append(op.window.value.data)
     operands = [op.query, op.key, op.value, joined(g, F.AND, rest), op.position_bias]
     properties = {**op.properties, "causal": BoolAttr.from_bool(True)}
+    if windows:
+        properties["window"] = int_attr(min(windows))
     return g.make(AttentionOp, operands, properties)
+
+
+_CAUSAL = Affine((1, -1), 0)
+"""row - column, which is at least 0 for the keys that a query may see."""
+
+
+def _window(nearness: Affine | None) -> int | None:
+    """w of `column - row + w - 1`, which is at least 0 for the last w keys."""
+    if nearness is None or nearness.slopes != (-1, 1) or nearness.offset < 0:
+        return None
+    return nearness.offset + 1
 
 
 def _terms(mask: SSAValue) -> list[SSAValue]:
@@ -132,16 +156,16 @@ def _terms(mask: SSAValue) -> list[SSAValue]:
     return [mask] if parts is None else [t for part in parts for t in _terms(part)]
 
 
-def _is_causal(condition: SSAValue) -> bool:
-    """True if a condition is `column <= row`."""
+def _nearness(condition: SSAValue) -> Affine | None:
+    """The function of (row, column) that is at least 0 where a condition is true."""
     op = condition.owner
     if isinstance(op, BroadcastOp | ReshapeOp):
-        return _only_adds_ones(op) and _is_causal(op.input)
+        return _nearness(op.input) if _only_adds_ones(op) else None
     if not isinstance(op, ElementwiseOp) or not op.function.data.is_comparison:
-        return False
+        return None
     a, b = affine(op.inputs[0]), affine(op.inputs[1])
     if a is None or b is None:
-        return False
+        return None
     lead = a + b * -1
     signed = {
         F.GE: lead,
@@ -149,9 +173,9 @@ def _is_causal(condition: SSAValue) -> bool:
         F.GT: lead + Affine((), -1),
         F.LT: lead * -1 + Affine((), -1),
     }.get(op.function.data)
-    if signed is None or signed.offset or len(signed.slopes) < 2:
-        return False
-    return signed.slopes[-2:] == (1, -1) and not any(signed.slopes[:-2])
+    if signed is None or len(signed.slopes) < 2 or any(signed.slopes[:-2]):
+        return None
+    return Affine(signed.slopes[-2:], signed.offset)
 
 
 def _only_adds_ones(op: BroadcastOp | ReshapeOp) -> bool:

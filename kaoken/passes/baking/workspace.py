@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count, takewhile
 
 import numpy as np
@@ -43,23 +43,33 @@ class Workspace:
                 return name
         raise AssertionError
 
-    def value(self, value: SSAValue) -> np.ndarray:
-        """The array that a constant value holds."""
-        return self._value(value, {})
+    def value(self, value: SSAValue, sizes: Mapping[str, int] | None = None) -> np.ndarray:
+        """The array that a constant value holds, open sizes being those that `sizes` says."""
+        return self._value(value, {}, sizes)
 
-    def _value(self, value: SSAValue, known: dict[SSAValue, np.ndarray]) -> np.ndarray:
+    def _value(
+        self,
+        value: SSAValue,
+        known: dict[SSAValue, np.ndarray],
+        sizes: Mapping[str, int] | None,
+    ) -> np.ndarray:
         if value not in known:
-            known[value] = self._compute(value, known)
+            known[value] = self._compute(value, known, sizes)
         return known[value]
 
-    def _compute(self, value: SSAValue, known: dict[SSAValue, np.ndarray]) -> np.ndarray:
+    def _compute(
+        self,
+        value: SSAValue,
+        known: dict[SSAValue, np.ndarray],
+        sizes: Mapping[str, int] | None,
+    ) -> np.ndarray:
         owner = value.owner
         if isinstance(owner, WeightOp):
             return self[owner.key.data]
         if isinstance(owner, arith.ConstantOp):
             return dense_array(owner.value)
         assert isinstance(owner, KaokenOp)
-        return evaluate(owner, [self._value(v, known) for v in owner.operands])
+        return evaluate(owner, [self._value(v, known, sizes) for v in owner.operands], sizes)
 
     def commit(self) -> None:
         """Put the new arrays that the module names into its store."""

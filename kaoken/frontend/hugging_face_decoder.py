@@ -1,0 +1,113 @@
+"""Hugging Face folders of causal language models, as an L0 module that generates text.
+
+transformers builds the model, torch.export exports it for whole texts without a cache, and
+`add-caches` makes of it a model that goes on where it left off. So an architecture needs no code of
+its own here: what its layers compute is recognised as in any other model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xdsl.dialects.builtin import ModuleOp
+
+from kaoken.dialect.generation import GENERATION
+from kaoken.errors import KaokenError
+from kaoken.frontend.generation_config import generation_attribute, of_folder
+from kaoken.frontend.hugging_face import (
+    folder_head,
+    load_folder_model,
+    name_of_folder,
+    position_limit,
+    read_config,
+)
+from kaoken.frontend.torch_export import import_module
+from kaoken.passes.add_caches import add_caches
+
+if TYPE_CHECKING:
+    import torch
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How transformers' classes of causal language models end."""
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
+"""Scalings of rotary positions whose angles change while the text grows."""
+
+
+def is_causal_folder(path: Path) -> bool:
+    """Whether a folder holds a model that continues texts, and is not meant to embed them."""
+    config = read_config(path)
+    names = config.get("architectures") or [""]
+    if config.get("is_encoder_decoder") or not str(names[0]).endswith(_CAUSAL):
+        return False
+    return folder_head(path) == "none"
+
+
+def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = None) -> ModuleOp:
+    """The model in a folder, for texts of up to `max_tokens` tokens, prompt and answer together.
+
+    `max_tokens` is lowered to the positions that the model has. Raises KaokenError when the folder,
+    its config or its weights are missing or broken, transformers does not know the architecture,
+    or tokens meet elsewhere than in causal attention.
+    """
+    path = Path(path)
+    config = read_config(path)
+    model = load_folder_model(path, config, "AutoModelForCausalLM")
+    capacity = min(max_tokens, position_limit(model.config))
+    if capacity < 2:
+        raise KaokenError("a text has a prompt and an answer: max_tokens is at least 2")
+    _check_scaling(path, model.config, capacity)
+    module = _import(model, name or name_of_folder(path), capacity)
+    ends, defaults = of_folder(path)
+    ends = ends or _end_tokens(model)
+    module.attributes[GENERATION] = generation_attribute(capacity, ends, defaults)
+    try:
+        add_caches(module)
+    except KaokenError as error:
+        kind = config["model_type"]
+        raise KaokenError(f"{path} is a {kind!r} model: {error}") from error
+    return module
+
+
+def _import(model: torch.nn.Module, name: str, capacity: int) -> ModuleOp:
+    import torch
+
+    tokens = torch.export.Dim("tokens", max=capacity)
+    ids = torch.ones((1, min(7, capacity)), dtype=torch.int64)
+    inputs = {"input_ids": ids, "use_cache": False}
+    return import_module(model, (), inputs, {"input_ids": {1: tokens}, "use_cache": None}, name)
+
+
+def _end_tokens(model: Any) -> tuple[int, ...]:
+    """What transformers takes where the folder's files say nothing: a token, several, or none."""
+    generation = getattr(model, "generation_config", None)
+    for source in (generation, model.config):
+        ends = getattr(source, "eos_token_id", None)
+        if ends is not None:
+            return (ends,) if isinstance(ends, int) else tuple(ends)
+    return ()
+
+
+def _check_scaling(path: Path, config: Any, capacity: int) -> None:
+    """Raise KaokenError where rotary angles depend on how long the text is."""
+    for rope in _rope_parameters(config):
+        kind = rope.get("rope_type", rope.get("type"))
+        original = rope.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        longest = original or getattr(config, "max_position_embeddings", capacity)
+        if kind in _LENGTH_DEPENDENT and capacity > longest:
+            raise KaokenError(
+                f"{path} has rotary positions of the type {kind!r}, which change beyond {longest} "
+                f"tokens: use --max-tokens {longest} or less"
+            )
+
+
+def _rope_parameters(config: Any) -> list[Mapping[str, Any]]:
+    """The settings of rotary positions, one for each type of layer where they differ."""
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not isinstance(given, Mapping):
+        return []
+    inner = [value for value in given.values() if isinstance(value, Mapping)]
+    return inner or [given]
