@@ -195,6 +195,8 @@ def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
     A panel of keys serves four such tiles while it is in L1, as long as their scores take no more
     than half of the L2 cache.
     """
+    if machine.matrix_unit is not None and op.bf16_products:
+        return _tensor_attention(machine.matrix_unit)
     lanes = machine.lanes(FLOAT_BITS)
     rows = max(1, min(8, machine.vector_registers * 3 // 8))
     keys = max(1, tensor_type(op.key).get_shape()[1])
@@ -206,6 +208,20 @@ def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
         ("vectorize", "i_in_in", "j1"),
         ("vectorize", "i_in_in", "e1"),
         ("vectorize", "j1"),
+        ("vectorize", "lane"),
+        ("parallel", "bh"),
+    )
+
+
+def _tensor_attention(unit: MatrixUnit) -> ScheduleAttr:
+    """As many scores, or sums of values, as the matrix unit holds; the rest goes row by row."""
+    return _directives(
+        ("panel", unit.block[1] * unit.columns),
+        ("tile", "i", unit.block[0] * unit.rows),
+        ("tensorize", "i_in", "j1", "d"),
+        ("tensorize", "i_in", "e1", "j"),
+        ("vectorize", "j1"),
+        ("vectorize", "e1"),
         ("vectorize", "lane"),
         ("parallel", "bh"),
     )

@@ -31,7 +31,7 @@ def scheduled_functions(module: ModuleOp) -> Iterator[tuple[func.FuncOp, Schedul
             yield op, schedule
 
 
-def loop_name(loop: affine.ForOp) -> str:
+def loop_name(loop: affine.ForOp | scf.ForOp) -> str:
     """The name that schedules know a loop by; empty when it has none."""
     name = loop.attributes.get(kaoken_loop.NAME)
     return name.data if isinstance(name, StringAttr) else ""

@@ -12,7 +12,8 @@
 
 The sums go through a small scratch memory, whose rows the rest of the nest then reads: it stays a
 nest of its own, for `vectorize`. Row counts stay open: a matrix unit takes its sizes at run time.
-What a sum starts at is added to it. A target without a matrix unit computes the same in loops.
+A sum over a span, an `scf.for`, begins at its first step. What a sum starts at is added to it. A
+target without a matrix unit computes the same in loops.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects import affine, arith, memref
+from xdsl.dialects import affine, arith, memref, scf
 from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, MemRefType, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.ir.affine import AffineDimExpr, AffineMap
@@ -42,7 +43,7 @@ from kaoken.passes.loops import (
 from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.strict import no_loop, settle
 from kaoken.passes.widening.parallel import splice_before
-from kaoken.passes.widening.values import CannotWiden, Widener, erase_block
+from kaoken.passes.widening.values import CannotWiden, IndexForm, Widener, erase_block
 
 _SUMS = {DotKind.BF16: arith.AddfOp, DotKind.UI8_I8: arith.AddiOp}
 _ROW, _COLUMN, _DEPTH = range(3)
@@ -84,7 +85,7 @@ class _Product:
 
     rows: affine.ForOp
     columns: affine.ForOp
-    sum: affine.ForOp
+    sum: affine.ForOp | scf.ForOp
     dot: DotOp
     most_rows: int
     width: int
@@ -103,7 +104,7 @@ class _Product:
         if width is None or most is None or steps != {1}:
             names = f"{loop_name(rows)} or {columns_name}"
             raise _Refused(f"{names} has no known extent: tile it first")
-        inner = [op for op in columns.body.block.ops if isinstance(op, affine.ForOp)]
+        inner = [o for o in columns.body.block.ops if isinstance(o, affine.ForOp | scf.ForOp)]
         if len(inner) != 1 or loop_name(inner[0]) != k or not is_reduction(inner[0]):
             raise _Refused(f"{columns_name} has not one sum over {k}, and no other loop, inside")
         return _Product(rows, columns, inner[0], _dot_of(inner[0]), most, width)
@@ -124,13 +125,15 @@ class _Product:
         lanes = {
             induction_variable(self.rows): _ROW,
             induction_variable(self.columns): _COLUMN,
-            induction_variable(self.sum): _DEPTH,
+            self.sum.body.block.args[0]: _DEPTH,
         }
         at = Widener((self.most_rows, self.width, 1), lanes, block)
-        for loop in (self.rows, self.columns, self.sum):
-            for op in loop.body.block.ops:
-                if op.results and all(isinstance(r.type, IndexType) for r in op.results):
-                    at.widen(op)
+        _widen_indices(at, self.rows)
+        _widen_indices(at, self.columns)
+        if isinstance(self.sum, scf.ForOp):
+            first = IndexForm(at.scalar(self.sum.lb), (0, 0, 1))
+            at.forms[self.sum.body.block.args[0]] = first
+        _widen_indices(at, self.sum)
         lhs = _factor(at, self.dot.lhs, (_ROW, _DEPTH))
         rhs = _factor(at, self.dot.rhs, (_DEPTH, _COLUMN))
         rows, depth = _extent(at, self.rows, "rows"), _extent(at, self.sum, "depth")
@@ -147,7 +150,7 @@ class _Product:
 
     def _read_from(self, sums: SSAValue) -> None:
         """Let the nest load what it summed before."""
-        (start,) = self.sum.inits
+        start = _init_of(self.sum)
         indices = [induction_variable(self.rows), induction_variable(self.columns)]
         load = memref.LoadOp.get(sums, indices)
         new: list[Operation] = [load]
@@ -156,12 +159,24 @@ class _Product:
         Rewriter.replace_op(self.sum, new)
 
 
-def _dot_of(loop: affine.ForOp) -> DotOp:
+def _widen_indices(at: Widener, loop: affine.ForOp | scf.ForOp) -> None:
+    """The index arithmetic of a loop's body."""
+    for op in loop.body.block.ops:
+        if op.results and all(isinstance(r.type, IndexType) for r in op.results):
+            at.widen(op)
+
+
+def _init_of(loop: affine.ForOp | scf.ForOp) -> SSAValue:
+    (start,) = loop.inits if isinstance(loop, affine.ForOp) else loop.iter_args
+    return start
+
+
+def _dot_of(loop: affine.ForOp | scf.ForOp) -> DotOp:
     """The dot that is all a sum adds up."""
     last = loop.body.block.last_op
     assert last is not None
     name = loop_name(loop)
-    if len(loop.inits) != 1 or not isinstance(last.operands[0].owner, DotOp):
+    if len(loop.results) != 1 or not isinstance(last.operands[0].owner, DotOp):
         raise _Refused(f"{name} is no sum of products of narrow numbers")
     dot = last.operands[0].owner
     acc = loop.body.block.args[1]
@@ -193,8 +208,12 @@ def _factor(
     return source, base
 
 
-def _extent(at: Widener, loop: affine.ForOp, hint: str) -> SSAValue:
-    """How often a loop from 0 runs."""
+def _extent(at: Widener, loop: affine.ForOp | scf.ForOp, hint: str) -> SSAValue:
+    """How often a loop from 0, or over a span, runs."""
+    if isinstance(loop, scf.ForOp):
+        count = arith.SubiOp(at.scalar(loop.ub), at.scalar(loop.lb))
+        count.result.name_hint = hint
+        return at.insert(count)
     if loop.lowerBoundMap.data != AffineMap.constant_map(0) or loop.step.value.data != 1:
         raise CannotWiden(f"{loop_name(loop)} does not go from 0 in steps of 1")
     if (count := constant_trip_count(loop)) is not None:

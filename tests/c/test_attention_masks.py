@@ -120,7 +120,7 @@ def test_equals_the_reference(mask: str, order: str, target: str, tmp_path: Path
             assert_close(run_module(module, inputs), run_stage(model, inputs), 1e-5)
 
 
-@pytest.mark.parametrize("target", ["generic", "x86-64-v4+vnni+bf16"])
+@pytest.mark.parametrize("target", ["generic", "x86-64-v4+vnni+bf16", "x86-64-v4+bf16+amx"])
 @pytest.mark.parametrize("mask", SHAPES)
 def test_bf16_equals_the_reference(mask: str, target: str, tmp_path: Path) -> None:
     source = text(mask, "causal" if mask == "key bool" else "any order", True)

@@ -175,12 +175,13 @@ def _output(
     p: Plan, factors: Factors, first: Index, rows: Extent, keys: Keys, inverse: SSAValue
 ) -> None:
     n = p.n
+    steps = factors.steps(keys)
     with n.parallel("e0", p.value_panels) as e0, n.parallel("i_in", rows) as i:
         row = n.add_index(first, i)
         with n.parallel("e1", p.value_panel) as e1:
             total = n.fold(
                 "j",
-                keys.steps(factors.keys_a_step),
+                steps,
                 n.constant(0.0, f32),
                 lambda j, acc: factors.multiply(
                     factors.probability(i, j), factors.value(j, e0, e1), acc

@@ -11,7 +11,7 @@ from xdsl.ir import SSAValue
 from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp, ViewOp
 from kaoken.passes.lowering.attention_masks import Keys
 from kaoken.passes.lowering.attention_plan import Plan
-from kaoken.passes.lowering.nest import Extent, Index
+from kaoken.passes.lowering.nest import Bounds, Extent, Index
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Factors:
         """Steps of the sum over a head's numbers."""
         return self.plan.head_size
 
-    keys_a_step = 1
-    """How many keys a step of the sum over keys takes."""
+    def steps(self, keys: Keys) -> Bounds:
+        """Bounds of the sum over keys."""
+        return keys.steps()
 
     def pack(self, keys: Keys) -> None:
         """Before the first block of a head: bring its keys, and maybe values, into shape."""
@@ -145,7 +146,10 @@ class Bf16Factors(Factors):
     def depth(self) -> int:
         return self.plan.head_size // 2
 
-    keys_a_step = 2
+    def steps(self, keys: Keys) -> Bounds:
+        """A matrix unit adds up some steps before they meet the sum: it takes whole panels, so that
+        these are the same ones wherever the keys begin."""
+        return keys.steps_of_panels(2) if self.plan.is_tensor else keys.steps(2)
 
     def pack(self, keys: Keys) -> None:
         p, half = self.plan, self.plan.head_size // 2
@@ -175,7 +179,7 @@ class Bf16Factors(Factors):
 
     def _pack_values(self, keys: Keys, vt: SSAValue) -> None:
         n, p, (v, offset) = self.n, self.plan, self.plan.v
-        with n.parallel("p0", keys.steps(self.keys_a_step)) as j, n.parallel("half", 2) as part:
+        with n.parallel("p0", self.steps(keys)) as j, n.parallel("half", 2) as part:
             key = n.affine(lambda j, part: j * 2 + part, j, part)
             row = n.add_index(self.at.key_row, self.or_last(key))
             with n.parallel("e", p.value_size) as e:

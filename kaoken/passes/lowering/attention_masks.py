@@ -52,6 +52,14 @@ class Keys:
         first = n.affine(lambda first: first // size, self.first)
         return Span(first, n.affine(lambda last: last.ceil_div(size), self.last))
 
+    def steps_of_panels(self, size: int) -> Bounds:
+        """Bounds of a loop over blocks of `size` keys in all panels that hold any of these."""
+        n, panel, count = self.plan.n, self.plan.panel, self.plan.panel // size
+        if self.is_all:
+            return Extent.of(self.plan.keys).ceildiv(panel).times(count)
+        first = n.affine(lambda first: first // panel * count, self.first)
+        return Span(first, n.affine(lambda last: last.ceil_div(panel) * count, self.last))
+
     @property
     def may_end_within_a_panel(self) -> bool:
         return not isinstance(self.last, int) or self.last % self.plan.panel != 0

@@ -54,6 +54,8 @@ class Plan:
     mask: SSAValue | None
     bias: SSAValue | None
     """What distances add to scores, [heads, distances]."""
+    is_tensor: bool
+    """Whether the schedule leaves the products to the matrix unit."""
 
     @property
     def head_size(self) -> int:
@@ -127,6 +129,7 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
         y,
         mask,
         bias,
+        bool(schedule.all("tensorize")),
     )
 
 

@@ -76,6 +76,10 @@ class Extent:
         assert len(self.map.results) == 1
         return self._each(lambda e: e % divisor, lambda n: n % divisor)
 
+    def times(self, factor: int) -> Extent:
+        """This extent so many times."""
+        return self._each(lambda e: e * factor, lambda n: n * factor)
+
     def _each(
         self, affine_form: Callable[[AffineExpr], AffineExpr], number: Callable[[int], int]
     ) -> Extent:

@@ -49,3 +49,15 @@ func.func @scales(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 7
   %s = kaoken.row_scale %x : tensor<?x768xf32> -> tensor<?xf32>
   return %s : tensor<?xf32>
 }
+
+// Products of attention in bf16 are the matrix unit's as well.
+// AMX-LABEL: func.func @attention
+// AMX:       kaoken.attention
+// AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(i, 32), tensorize(i_in, j1, d), tensorize(i_in, e1, j), vectorize(j1), vectorize(e1), vectorize(lane), parallel(bh)>
+// CHECK-LABEL: func.func @attention
+// CHECK:       kaoken.attention
+// CHECK-SAME:  schedule = #kaoken.schedule<panel(32), tile(i, 32), tile(i_in, 8),
+func.func @attention(%x: tensor<1x64x128xf32>) -> tensor<1x64x128xf32> {
+  %y = kaoken.attention %x, %x, %x {num_heads = 2, num_kv_heads = 2, scale = 0.125 : f64, causal = false, bf16_products} : tensor<1x64x128xf32>, tensor<1x64x128xf32>, tensor<1x64x128xf32> -> tensor<1x64x128xf32>
+  return %y : tensor<1x64x128xf32>
+}

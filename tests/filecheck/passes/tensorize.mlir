@@ -85,3 +85,24 @@ func.func @across(%x: memref<24x4xi32>, %w: memref<24x8xi32>, %y: memref<4x8xf32
   } {kaoken_loop.name = "i", kaoken_loop.kind = "parallel"}
   return
 }
+
+// A sum over a span, whose bounds are known only when it is reached, begins at its first step.
+// CHECK-LABEL: func.func @span
+// CHECK:      %[[depth:.*]] = arith.subi %last, %first : index
+// CHECK:      kaoken_loop.contract bf16 %x[%{{.*}}, %first], %w[%first, %{{.*}}] {{.*}} depth %[[depth]] {columns = 8 : i64}
+func.func @span(%x: memref<4x24xi32>, %w: memref<24x8xi32>, %y: memref<4x8xf32>, %first: index, %last: index) attributes {kaoken.schedule = #kaoken.schedule<tensorize(i, j, k)>} {
+  %one = arith.constant 1 : index
+  affine.for %i = 0 to 4 {
+    affine.for %j = 0 to 8 {
+      %zero = arith.constant 0.0 : f32
+      %s = scf.for %k = %first to %last step %one iter_args(%acc = %zero) -> (f32) {
+        %a = memref.load %x[%i, %k] : memref<4x24xi32>
+        %b = memref.load %w[%k, %j] : memref<24x8xi32>
+        %t = kaoken_loop.dot bf16 %a, %b, %acc : i32, i32, f32 -> f32
+        scf.yield %t : f32
+      } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+      memref.store %s, %y[%i, %j] : memref<4x8xf32>
+    } {kaoken_loop.name = "j", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "i", kaoken_loop.kind = "parallel"}
+  return
+}
