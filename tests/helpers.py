@@ -90,7 +90,9 @@ def symbol_sizes(func: FuncOp, sizes: Mapping[str, int] | None = None) -> dict[s
     return {name: 3 + i for i, name in enumerate(sorted(names))} | dict(sizes or {})
 
 
-def random_array(random: np.random.Generator, shape: Sequence[int], type_: Attribute) -> np.ndarray:
+def random_array(
+    random: np.random.Generator, shape: Sequence[int], type_: Attribute
+) -> np.ndarray:
     """One random array of a tensor type's element type."""
     assert isinstance(type_, TensorType)
     dtype = numpy_dtype(type_.get_element_type())

@@ -120,7 +120,9 @@ def _row(
     is_short = op.activation.data in _SHORT
     weight = _numbers(op.weight)
     bias = _numbers(op.bias) if op.bias is not None else [0.0] * op.n
-    inputs = {k: kernel.load(x, i, k) for k in range(op.k) if any(row[k] != 0 for row in weight)}
+    inputs = {
+        k: kernel.load(x, i, k) for k in range(op.k) if any(row[k] != 0 for row in weight)
+    }
     for j, (row, start) in enumerate(zip(weight, bias, strict=True)):
         total = _weighted_sum(kernel, row, start, inputs)
         if total is None:

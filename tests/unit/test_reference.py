@@ -152,7 +152,9 @@ def test_matmul() -> None:
     b = RANDOM.standard_normal((3, 5, 6)).astype("f4")
     check("kaoken.matmul {}, {} : {t0}, {t1}", [a, b], t(a) @ t(b))
     turned = np.ascontiguousarray(b.swapaxes(1, 2))
-    check("kaoken.matmul {}, {} {{transpose_rhs = true}} : {t0}, {t1}", [a, turned], t(a) @ t(b))
+    check(
+        "kaoken.matmul {}, {} {{transpose_rhs = true}} : {t0}, {t1}", [a, turned], t(a) @ t(b)
+    )
 
 
 def heads(x: np.ndarray, count: int) -> torch.Tensor:

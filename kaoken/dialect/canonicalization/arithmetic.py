@@ -1,8 +1,8 @@
 """Rules for casts and elementwise functions.
 
-cast(cast(x)) -> cast(x) where the middle type holds every value of the first
-x + 0, x * 1, x and true, x or false, select(true, x, y), not(not(x)) -> x
-f(full, full) -> full                      f(broadcast(x), y) -> f(x, y)
+    cast(cast(x)) -> cast(x) where the middle type holds every value of the first
+    x + 0, x * 1, x and true, x or false, select(true, x, y), not(not(x)) -> x
+    f(full, full) -> full                      f(broadcast(x), y) -> f(x, y)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Rules around linear layers, matrix products and attention.
 
-linear(x, w) + b -> linear(x, w, b)                     b a weight of [N]
-linear(reshape(x)), gelu(reshape(x)) -> reshape(...)    leading sizes only
-matmul(x, w) -> linear(x, transpose(w))                 w a weight of [K, N]
-attention(mask broadcast(m)) -> attention(mask m)
+    linear(x, w) + b -> linear(x, w, b)                     b a weight of [N]
+    linear(reshape(x)), gelu(reshape(x)) -> reshape(...)    leading sizes only
+    matmul(x, w) -> linear(x, transpose(w))                 w a weight of [K, N]
+    attention(mask broadcast(m)) -> attention(mask m)
 """
 
 from __future__ import annotations

@@ -168,7 +168,9 @@ def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) 
         _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, panels, k, lane))
 
 
-def _output(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor) -> None:
+def _output(
+    kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
+) -> None:
     """One element of the result."""
     if linear.scales is None:
         value = _float_sum(kernel, linear, i, column, weight)
