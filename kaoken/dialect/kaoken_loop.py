@@ -400,13 +400,15 @@ class ContractOp(IRDLOperation):
 
     in an order of summation that depends on neither `rows` nor i and j. As with `kaoken_loop.dot`,
     words are of two bf16 or four bytes, sums are f32 or i32. `target` is memory of its own, `rows`
-    at least 1.
+    at least 1. With `prefetch`, rows of b are asked for about that many rows before they are read,
+    where the rows of a are so few that b comes from memory for them alone.
     """
 
     name = "kaoken_loop.contract"
 
     kind = prop_def(DotKindAttr)
     columns = prop_def(IntegerAttr)
+    prefetch = opt_prop_def(IntegerAttr)
     lhs = operand_def(AnyMemRef)
     lhs_indices = var_operand_def(IndexType())
     rhs = operand_def(AnyMemRef)

@@ -48,6 +48,8 @@ MAX_ROWS = 12
 """The most rows of a tile: each row count up to it gets code of its own."""
 AHEAD_BYTES = 2048
 """How far ahead each stream of weights is fetched: half a page."""
+AHEAD_PAGES = 8 * 4096
+"""The same for the one stream of a matrix unit, whose pages are fetched side by side."""
 MAX_VECTORS = 4
 """The most registers in a row of a tile."""
 MIN_ROW_BLOCK = 128
@@ -181,6 +183,7 @@ def _tensor_linear(op: LinearOp, machine: TargetMachine, unit: MatrixUnit) -> Sc
         ("order", "m", "n0", "m_in", "m_in_in", "n1"),
         ("tensorize", "m_in_in", "n1", "k"),
         ("vectorize", "n1"),
+        ("prefetch", "k", AHEAD_PAGES // (width * FLOAT_BITS // 8)),
         ("parallel", "n0"),
     )
 

@@ -14,6 +14,10 @@
 
 Registers are numbered tiles of sums first, row by row, then those of the left factor, then those
 of the right one. A last step of fewer words takes the sums up again with registers of that shape.
+
+Where there is one tile of rows, memory is what takes the time. A CPU follows a stream of reads
+within a page of 4 KB, and several such streams at once; a panel is a single one. So lines are asked
+for that lie in several later pages, in turn.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.kaoken_loop import ContractOp
 
 WORD_BYTES = 4
+PAGE_BYTES = 4096
 
 
 def print_contract(p: FunctionPrinter, op: ContractOp) -> None:
@@ -80,6 +85,16 @@ class _Matrix:
         return f"{wrap(self.p.stable(self.buffer), 15)}[{offset}]"
 
     @property
+    def pointer(self) -> str:
+        return self.p.stable(self.buffer)
+
+    def offset(self, row: str) -> str:
+        """Where a row begins, in bytes."""
+        *outer, first, last = self.indices
+        texts = [*outer, add(first, row), last]
+        return multiply(wrap(flatten(texts, lambda d: self.p.size(self.buffer, d)), 14), "4")
+
+    @property
     def row_bytes(self) -> str:
         width = self.p.size(self.buffer, len(self.indices) - 1)
         return multiply(width, str(WORD_BYTES))
@@ -101,6 +116,8 @@ class _Product:
     most_rows: int
     columns: int
     depth: str
+    ahead: int
+    """How many rows of the right factor before they are read; 0 for none."""
 
     @staticmethod
     def of(p: FunctionPrinter, op: ContractOp) -> _Product:
@@ -112,6 +129,7 @@ class _Product:
             op.most_rows,
             op.columns.value.data,
             p.atom(op.depth),
+            0 if op.prefetch is None else op.prefetch.value.data,
         )
 
 
@@ -276,6 +294,8 @@ class _Tiles:
     def _step(self, height: int, k: str) -> None:
         """Multiply words k .. of all rows and columns."""
         lhs, rhs = self.product.lhs.moved("0", k), self.product.rhs.moved(k, "0")
+        if height == 1:
+            self._prefetch(k)
         for row in range(height):
             self._transfer("load", self._left(row), lhs, (row, 0))
         for column in range(self._width):
@@ -284,6 +304,16 @@ class _Tiles:
             self._emit(
                 f"dot.{self.kind}", self._sum(row, column), self._left(row), self._right(column)
             )
+
+    def _prefetch(self, k: str) -> None:
+        """Ask for as many lines as a step reads, of the pages after those that it reads from."""
+        rhs, ahead = self.product.rhs, self.product.ahead
+        if ahead == 0 or not is_integer(rhs.row_bytes):
+            return
+        row = int(rhs.row_bytes)
+        pages = max(1, ahead * row // PAGE_BYTES)
+        arguments = (rhs.pointer, rhs.offset(k), str(self.unit.depth * row), str(pages))
+        self.p.line(f"kk_prefetch_pages({', '.join(arguments)});")
 
     def _transfer(
         self, direction: str, register: str, matrix: _Matrix, tile: tuple[int, int]

@@ -63,6 +63,18 @@ _TEXTS = {
          * kk_f32_from_bf16((uint16_t)((uint32_t)b >> 16));
     return acc + kk_f32_from_bf16((uint16_t)a) * kk_f32_from_bf16((uint16_t)b);
 }""",
+    # Of the pages after those that the offset is in, lines of each in turn.
+    "kk_prefetch_pages": """static inline void kk_prefetch_pages(
+    const void *data, int64_t offset, int64_t bytes, int64_t pages)
+{
+    const int64_t window = pages * 4096;
+    const char *first = (const char *)data + (offset / window + 1) * window
+                      + offset % window / (pages * 64) * 64;
+#pragma GCC unroll 64
+    for (int64_t i = 0; i < bytes / 64; i++) {
+        __builtin_prefetch(first + i % pages * 4096 + i / pages * 64, 0, 2);
+    }
+}""",
     "kk_round_f32_u8": """static inline uint8_t kk_round_f32_u8(float x)
 {
     const float nearest = rintf(x);

@@ -51,3 +51,17 @@ func.func @product(%x: memref<?x36xi32>, %w: memref<36x20xi32>, %y: memref<32x20
     {columns = 20} : memref<?x36xi32>, memref<36x20xi32>, memref<32x20xf32>
   func.return
 }
+
+// One tile of rows waits for memory: 64 rows of 128 bytes are two pages.
+// CHECK-LABEL: static void kaoken_ahead(
+// CHECK:       } else {
+// CHECK:           for (int64_t k = 0; k < 64; k += 16) {
+// CHECK-NEXT:          kk_prefetch_pages(w, (k * 32) * 4, 2048, 2);
+// CHECK-NEXT:          _tile_loadd(4, &x[k], 256);
+func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf32>, %rows: index) {
+  %c0 = arith.constant 0 : index
+  %depth = arith.constant 64 : index
+  kaoken_loop.contract bf16 %x[%c0, %c0], %w[%c0, %c0] into %y[%c0, %c0] rows %rows depth %depth
+    {columns = 32, prefetch = 64} : memref<?x64xi32>, memref<64x32xi32>, memref<32x32xf32>
+  func.return
+}

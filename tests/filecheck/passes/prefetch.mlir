@@ -76,3 +76,23 @@ func.func @panels(%x: memref<64xf32>, %w: memref<2x64x16xf32>, %y: memref<2x16xf
   } {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel"}
   return
 }
+
+// Sums left to a matrix unit have no loop yet: the op is told, and C asks for lines of several pages.
+// CHECK-LABEL: func.func @contraction
+// CHECK:         kaoken_loop.contract bf16 {{.*}} {columns = 32 : i64, prefetch = 64 : i64}
+// CHECK-NOT:     kaoken_loop.prefetch
+func.func @contraction(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<?x32xf32>, %m: index) attributes {kaoken.schedule = #kaoken.schedule<tile(m, 32), tensorize(m_in, n, k), vectorize(n), prefetch(k, 64)>} {
+  affine.for %i = 0 to %m {
+    affine.for %n = 0 to 32 {
+      %zero = arith.constant 0.0 : f32
+      %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+        %a = memref.load %x[%i, %k] : memref<?x64xi32>
+        %b = memref.load %w[%k, %n] : memref<64x32xi32>
+        %t = kaoken_loop.dot bf16 %a, %b, %acc : i32, i32, f32 -> f32
+        affine.yield %t : f32
+      } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+      memref.store %s, %y[%i, %n] : memref<?x32xf32>
+    } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
