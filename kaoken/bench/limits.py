@@ -24,6 +24,8 @@ from kaoken.errors import KaokenError
 SOURCE = Path(__file__).parent / "probe.c"
 MAPPINGS = ("anonymous", "huge", "file")
 _SMALLEST = 4096
+_ARITHMETIC = {"int4": "int8"}
+"""What is computed in where it is not what weights are kept in."""
 
 
 @dataclass
@@ -38,7 +40,8 @@ class Limits:
 
         None where the CPU has neither.
         """
-        found = (self.median(key) for key in (precision, f"{precision}_tiles"))
+        name = _ARITHMETIC.get(precision, precision)
+        found = (self.median(key) for key in (name, f"{name}_tiles"))
         return max((rate for rate in found if rate is not None), default=None)
 
     def bandwidth(self, mapping: str, bytes_moved: int) -> float | None:

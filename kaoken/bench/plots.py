@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from kaoken.bench.figures import Figures, ThreadFigures
 from kaoken.bench.ops import OpFigures
-from kaoken.bench.report import tables
 from kaoken.bench.roofline import COLOURS, roofline
-from kaoken.bench.tables import percent, seconds
+from kaoken.bench.tables import Table, percent, seconds
 from kaoken.errors import KaokenError
 from kaoken.modules import write_text
 
@@ -37,15 +36,17 @@ def check_plots() -> None:
         raise KaokenError("--html needs matplotlib: `pip install kaoken[bench]`")
 
 
-def write_page(figures: Figures, path: Path) -> None:
-    """One file that needs no other."""
-    parts = [f"<h1>{figures.title}</h1>", f"<p>{_machine(figures)}</p>"]
-    for one in figures.threads:
-        if one.ranked():
-            parts.append(plot(figures.title_of(one), one))
-        parts += [_roofline(ops) for ops in one.op_figures(figures.title_of(one))]
-    parts += [table.html() for table in tables(figures)]
-    _write(path, f"kaoken bench: {figures.title}", parts)
+def write_page(runs: Sequence[Figures], found: Sequence[Table], path: Path) -> None:
+    """One file that needs no other, with the plots of some runs and their tables."""
+    title = runs[0].title if len(runs) == 1 else runs[0].model
+    parts = [f"<h1>{title}</h1>", f"<p>{_machine(runs[0])}</p>"]
+    for figures in runs:
+        for one in figures.threads:
+            if one.ranked():
+                parts.append(plot(figures.title_of(one), one))
+            parts += [_roofline(ops) for ops in one.op_figures(figures.title_of(one))]
+    parts += [table.html() for table in found]
+    _write(path, f"kaoken bench: {title}", parts)
 
 
 def write_op_page(figures: OpFigures, path: Path) -> None:

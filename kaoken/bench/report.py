@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kaoken.bench.figures import LEAST_COSINE, Figures, PeerFigures, ThreadFigures, percentile
+from collections.abc import Sequence
+
+from kaoken.bench.figures import Figures, PeerFigures, ThreadFigures, percentile
 from kaoken.bench.limits import MAPPINGS, Limits
 from kaoken.bench.peer import PRECISIONS
 from kaoken.bench.tables import Table, megabytes, percent, seconds, span, three_digits
@@ -18,6 +20,27 @@ def tables(figures: Figures) -> list[Table]:
         found += [speed_table(title, one), limit_table(one.limits), cost_table(one)]
         found += [ops.table() for ops in one.op_figures(title)]
     return found
+
+
+def decoder_tables(runs: Sequence[Figures]) -> list[Table]:
+    """For each number of threads: prompts, steps, the limits, and what else it costs."""
+    found: list[Table] = []
+    for i, one in enumerate(runs[0].threads):
+        for run in runs:
+            figures = run.threads[i]
+            found.append(text_table(run.title_of(figures), figures, run.new_tokens))
+        found += [limit_table(one.limits), cost_table(one, with_calls=False)]
+    return found
+
+
+def text_table(title: str, figures: ThreadFigures, tokens: int) -> Table:
+    """`speed_table` of a decoder, with tokens a second and where the slowest times lie."""
+    table = speed_table(title, figures)
+    table.header = (*table.header[:4], "tokens/s", *table.header[4:], "p99")
+    for i, (row, peer) in enumerate(zip(table.rows, figures.ranked(), strict=True)):
+        rate, slowest = three_digits(tokens / peer.median), seconds(percentile(peer.calls, 99))
+        table.rows[i] = (*row[:4], rate, *row[4:], slowest)
+    return table
 
 
 def speed_table(title: str, figures: ThreadFigures) -> Table:
@@ -48,7 +71,7 @@ def speed_table(title: str, figures: ThreadFigures) -> Table:
 def _error(peer: PeerFigures) -> str:
     """What decides whether the peer is right: the largest difference, or for less than fp32 the
     distance of the cosine from 1."""
-    if peer.precision in LEAST_COSINE:
+    if peer.precision != "fp32":
         return f"1-cos {1 - peer.cosine:.0e}"
     return f"{peer.max_abs:.0e}"
 
@@ -74,10 +97,10 @@ def _add_limit(table: Table, limits: Limits, key: str, label: str, unit: str) ->
     table.rows.append((label, f"{three_digits(median / 1e9)} {unit}", f"{low} - {high}"))
 
 
-def cost_table(figures: ThreadFigures) -> Table:
+def cost_table(figures: ThreadFigures, with_calls: bool = True) -> Table:
     """Memory, size, how soon the first answer comes, and single calls if they were timed."""
     header = ["peer", "build", "artefact MB", "start to answer", "load to answer", "peak MB"]
-    with_calls = any(peer.calls for peer in figures.ranked())
+    with_calls = with_calls and any(peer.calls for peer in figures.ranked())
     if with_calls:
         header += ["p50", "p99", "max"]
     table = Table("what else it costs", header)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from kaoken.bench.peer import Job, Peer, Running
+    from kaoken.bench.peer import Generating, Job, Peer, Running
 
 Reply = Callable[[dict[str, Any]], None]
 SAMPLE_SECONDS = 1e-3
@@ -54,9 +54,9 @@ def _serve(request: dict[str, Any], reply: Reply) -> None:
     job = Job(**request["job"] | {"folder": Path(request["job"]["folder"])})
     pin(job.threads)
     if request["task"] == "prepare":
-        reply(prepare(job))
+        reply(prepare_decoder(job) if job.decoder else prepare(job))
         return
-    peer, folder = all_peers()[request["peer"]], Path(request["folder"])
+    peer, folder = all_peers(job.decoder)[request["peer"]], Path(request["folder"])
     if request["task"] == "profile" and peer.profile is not None:
         reply({"ops": [asdict(op) for op in peer.profile(job, folder, seconds=PROFILE_SECONDS)]})
     elif request["task"] == "build":
@@ -123,8 +123,13 @@ def _prepare_text(job: Job) -> Prepared:
 
 
 def _run(peer: Peer, job: Job, folder: Path, reply: Reply) -> None:
+    from kaoken.bench.peer import Generating
+
     begin = time.monotonic()
     running = peer.open(job, folder)
+    if isinstance(running, Generating):
+        _run_decoder(running, begin, job, reply)
+        return
     result = running.call()
     answered = time.monotonic()
     # The harness knows when it started this process, on the same clock.
@@ -139,6 +144,72 @@ def _run(peer: Peer, job: Job, folder: Path, reply: Reply) -> None:
             reply({"seconds": turn(running, request["seconds"])})
         else:
             reply({"peak_bytes": peak_memory()})
+
+
+FIRST_PROMPT = 8
+"""Tokens of the prompt after which the first answer is timed."""
+CHECKED = 64
+"""Tokens after which the logits are compared with PyTorch's."""
+
+
+def prepare_decoder(job: Job) -> dict[str, Any]:
+    """Write the model as a Hugging Face folder and a GGUF file, a prompt, and the wanted logits;
+    give the sizes of `kaoken.bench.figures.Decoder`."""
+    import numpy as np
+    import torch
+
+    from kaoken.bench.decoder_models import (
+        make_decoder,
+        prompt_of,
+        sizes_of,
+        write_word_tokenizer,
+    )
+    from kaoken.bench.gguf_writer import write_gguf
+
+    model = make_decoder(job.model)
+    prompt = prompt_of(job.model, model.config.vocab_size, job.tokens)
+    if not job.gguf.exists():
+        model.save_pretrained(job.hugging_face)
+        write_word_tokenizer(job.hugging_face, model.config.vocab_size)
+        draft = job.gguf.with_suffix(".draft")
+        write_gguf(draft, model).rename(job.gguf)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(prompt[:CHECKED])[None], logits_to_keep=1).logits
+    np.savez(job.folder / "inputs.npz", allow_pickle=False, prompt=prompt)
+    np.save(job.folder / "wanted.npy", wanted[0].float().numpy())
+    return asdict(sizes_of(model))
+
+
+def _run_decoder(running: Generating, begin: float, job: Job, reply: Reply) -> None:
+    prompt = job.inputs()["prompt"]
+    running.generate(prompt[:FIRST_PROMPT], 1, lambda: None)
+    answered = time.monotonic()
+    figures = {"answered": answered, "load_seconds": answered - begin}
+    checked = running.logits(prompt[:CHECKED])[None]
+    reply(figures | difference(checked, job.wanted()))
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "prompt" in request:
+            reply({"arrivals": arrivals(running, prompt[: request["prompt"]], request["new"])})
+        else:
+            reply({"peak_bytes": peak_memory()})
+
+
+def arrivals(running: Generating, prompt: np.ndarray, count: int) -> list[float]:
+    """When each new token came, in seconds since the prompt was given. ValueError for others.
+
+    A short text goes before, as the process was stopped until now.
+    """
+    running.generate(prompt[:FIRST_PROMPT], 1, lambda: None)
+    times: list[float] = []
+    clock = time.perf_counter
+    gc.disable()
+    start = clock()
+    running.generate(prompt, count, lambda: times.append(clock() - start))
+    gc.enable()
+    if len(times) != count:
+        raise ValueError(f"it gave {len(times)} tokens, not {count}")
+    return times
 
 
 def difference(output: np.ndarray, wanted: np.ndarray) -> dict[str, float]:

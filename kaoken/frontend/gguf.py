@@ -315,3 +315,16 @@ def _key(file: GgufFile, architecture: Architecture, name: str) -> str:
             f"{file.architecture} model"
         )
     return f"model.layers.{match.group(1)}.{known}.{match.group(3)}"
+
+
+def read_gguf(path: str | Path) -> tuple[DecoderConfig, dict[str, np.ndarray]]:
+    """What a file says of its model, and all tensors as float32 under Hugging Face's names.
+
+    Raises KaokenError as `import_gguf` does.
+    """
+    file = GgufFile(path)
+    architecture = _architecture(file)
+    arrays = {
+        _key(file, architecture, n): file.array(n) for n in file.tensors if n != "rope_freqs.weight"
+    }
+    return _config(file, architecture, _name_of(file)), arrays

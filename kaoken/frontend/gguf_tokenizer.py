@@ -62,7 +62,7 @@ def write_tokenizer(path: Path) -> tuple[Path, ...]:
     Raises KaokenError for a kind of tokenizer that kaoken does not know.
     """
     file = GgufFile(path)
-    if file.get("tokenizer.ggml.model") is None:
+    if file.get("tokenizer.ggml.model") in (None, "no_vocab"):
         return ()
     texts = {
         "tokenizer.json": json.dumps(tokenizer_json(file), ensure_ascii=False),

@@ -8,16 +8,18 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kaoken.backend.machine import TargetMachine
 from kaoken.backend.toolchain import find_compiler
+from kaoken.bench.decoder_harness import Texts, run_decoders
+from kaoken.bench.decoder_models import DECODERS, is_decoder
 from kaoken.bench.figures import Figures
 from kaoken.bench.harness import Settings, run_benchmark
 from kaoken.bench.peer import Job, Peer, choose_peers
 from kaoken.bench.plots import check_plots, write_page
-from kaoken.bench.report import tables
+from kaoken.bench.report import decoder_tables, tables
 from kaoken.bench.tables import Table
 from kaoken.bench.workloads import resolve_model
 from kaoken.errors import KaokenError
@@ -27,23 +29,64 @@ _FILE_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write besides the tables on the terminal."""
+
+    json_file: Path | None = None
+    html_file: Path | None = None
+
+
 def run_bench(
     job: Job,
     peers: str,
     threads: str,
+    tokens: str | None,
+    new_tokens: int,
     settings: Settings,
-    json_file: Path | None,
-    html_file: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Time, and print tables. What can be wrong with the options is found out first."""
-    chosen, counts = choose_peers(peers), parse_threads(threads)
-    check_files(json_file, html_file)
-    figures = measure(job, chosen, counts, settings)
-    show(tables(figures))
-    if json_file is not None:
-        write_text(json_file, json.dumps(figures.as_json(), indent=1) + "\n")
-    if html_file is not None:
-        write_page(figures, html_file)
+    decoder = is_decoder(job.model)
+    chosen, counts = choose_peers(peers, decoder), parse_threads(threads)
+    sizes = parse_numbers(tokens or ("8,128,512" if decoder else "128"), "--tokens", "128")
+    check_files(outputs.json_file, outputs.html_file)
+    if decoder:
+        _refuse_encoder_options(job, settings)
+        runs = measure_decoder(job, chosen, counts, Texts(sizes, new_tokens), settings)
+        found = decoder_tables(runs)
+    else:
+        if len(sizes) > 1:
+            raise KaokenError("--tokens is one number, except for decoders")
+        settings = replace(settings, ops=settings.ops or outputs.html_file is not None)
+        runs = [measure(replace(job, tokens=sizes[0]), chosen, counts, settings)]
+        found = tables(runs[0])
+    show(found)
+    if outputs.json_file is not None:
+        values = [run.as_json() for run in runs]
+        write_text(outputs.json_file, json.dumps(values if decoder else values[0], indent=1) + "\n")
+    if outputs.html_file is not None:
+        write_page(runs, found, outputs.html_file)
+
+
+def _refuse_encoder_options(job: Job, settings: Settings) -> None:
+    wrong = {"--batch": job.batch != 1, "--calls": settings.calls, "--ops": settings.ops}
+    for option, given in wrong.items():
+        if given:
+            raise KaokenError(f"{option} is for encoders; {job.model} generates text")
+
+
+def measure_decoder(
+    job: Job, peers: Sequence[Peer], threads: Sequence[int], texts: Texts, settings: Settings
+) -> list[Figures]:
+    """`measure` for a decoder: the figures of each prompt, then of the steps behind each."""
+    from rich.console import Console
+
+    job = _in_own_folder(replace(job, tokens=texts.capacity, decoder=True))
+    TargetMachine.parse(job.target)
+    find_compiler()
+    with Console(stderr=True).status("starting") as status:
+        return run_decoders(job, peers, threads, texts, settings, status.update)
 
 
 def show(tables: Sequence[Table]) -> None:
@@ -81,11 +124,18 @@ def measure(job: Job, peers: Sequence[Peer], threads: Sequence[int], settings: S
 
 
 def _in_own_folder(job: Job) -> Job:
-    model = resolve_model(job.model)
+    model = _resolve_decoder(job.model) if job.decoder else resolve_model(job.model)
     name = re.sub(r"\W+", "-", model).strip("-")
     folder = job.folder.resolve() / f"{name}-{job.batch}x{job.tokens}"
     folder.mkdir(parents=True, exist_ok=True)
     return replace(job, model=model, folder=folder)
+
+
+def _resolve_decoder(model: str) -> str:
+    """The name of a workload as it is, a path in full. KaokenError where there is no file."""
+    if model not in DECODERS and not Path(model).is_file():
+        raise KaokenError(f"there is no file {model}")
+    return model if model in DECODERS else str(Path(model).resolve())
 
 
 @contextmanager
@@ -100,7 +150,12 @@ def work_folder(keep: Path | None) -> Iterator[Path]:
 
 def parse_threads(text: str) -> list[int]:
     """`1,2` as numbers. Raises KaokenError."""
+    return parse_numbers(text, "--threads", "1,2")
+
+
+def parse_numbers(text: str, option: str, example: str) -> list[int]:
+    """Numbers from 1 with commas between them. Raises KaokenError."""
     words = text.split(",")
     if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise KaokenError(f"--threads is '{text}', but must be numbers such as 1,2")
+        raise KaokenError(f"{option} is '{text}', but must be numbers such as {example}")
     return [int(word) for word in words]

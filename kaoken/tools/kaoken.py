@@ -318,14 +318,25 @@ def inspect(folder: Folder, as_json: Json = False) -> None:
 def bench(
     model: Annotated[
         str,
-        typer.Argument(help="A name such as minilm or bert-base, a Hugging Face folder, a .mlir."),
+        typer.Argument(
+            help="A name such as minilm or smollm2-135m, a Hugging Face folder, a .gguf, a .mlir."
+        ),
     ],
     peers: Annotated[
         str, typer.Option(help="Names or beginnings of names: kaoken_fp32,torch_eager,ov. Or all.")
     ] = "all",
     threads: Annotated[str, typer.Option(help="How many threads; several in turn: 1,2.")] = "1",
     batch: Annotated[int, typer.Option(min=1, help="Texts of one call.")] = 1,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of one text.")] = 128,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens of one text, by default 128; for decoders lengths of prompts, by default "
+            "8,128,512."
+        ),
+    ] = None,
+    new_tokens: Annotated[
+        int, typer.Option(min=1, help="For decoders, how many tokens follow each prompt.")
+    ] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each peer.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn.")] = 1.0,
     calls: Annotated[
@@ -356,20 +367,26 @@ def bench(
     stands its bound, from the peak rates that a small C program measures between the turns.
     Workloads: minilm, bert-base, vit-base, t5-small-encoder, attention, head, layer-norm, gelu.
 
+    Of decoders (smollm2-135m, gpt2-shape, a .gguf) it times how soon the first token comes after
+    prompts of some lengths, and each token after it; a turn is one text.
+
     **Examples**
 
     `kaoken bench minilm --threads 1,2 --html minilm.html`
 
     `kaoken bench bert-base --tokens 16 --peers kaoken_fp32,torch_eager_fp32,ort,ov --calls 1000`
+
+    `kaoken bench smollm2-135m --peers kaoken,llamacpp --tokens 128,512,2048 --rounds 3`
     """
     from kaoken.bench.harness import Settings
     from kaoken.bench.peer import Job
-    from kaoken.tools.bench_command import run_bench, work_folder
+    from kaoken.tools.bench_command import Outputs, run_bench, work_folder
 
-    settings = Settings(rounds, seconds, calls, starts, ops or html_file is not None)
+    settings = Settings(rounds, seconds, calls, starts, ops)
     with work_folder(work) as folder:
-        job = Job(model, batch, tokens, 1, target, folder)
-        run_bench(job, peers, threads, settings, json_file, html_file)
+        job = Job(model, batch, 0, 1, target, folder)
+        outputs = Outputs(json_file, html_file)
+        run_bench(job, peers, threads, tokens, new_tokens, settings, outputs)
 
 
 @app.command()

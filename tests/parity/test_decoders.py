@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
 
+from kaoken.bench.decoder_models import from_gguf  # noqa: E402
 from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
 from tests.unit.test_gguf import GEMMA3, SIZES, STORIES, needs_stories  # noqa: E402
 
@@ -263,39 +264,4 @@ def test_smollm2(tmp_path: Path) -> None:
     folder = Path(spec.submodule_search_locations[0])
     (path,) = folder.glob("*.gguf")
     decoder = compile_gguf(path, tmp_path / "smollm", max_tokens=256)
-    assert_greedy_parity(decoder, llama_of(path), [504, 3575, 282, 4649, 314], 200)
-
-
-def llama_of(path: Path) -> Any:
-    """transformers' Llama with the weights of a GGUF file, whose heads pair neighbours."""
-    from kaoken.frontend.gguf import ARCHITECTURES, GgufFile, _config, _weights
-
-    file = GgufFile(path)
-    c, store = _config(file, ARCHITECTURES["llama"], "m"), _weights(file, ARCHITECTURES["llama"])
-    config = transformers.LlamaConfig(
-        vocab_size=c.vocabulary,
-        hidden_size=c.hidden,
-        intermediate_size=store["model.layers.0.mlp.up_proj.weight"].shape[0],
-        num_hidden_layers=c.layers,
-        num_attention_heads=c.heads,
-        num_key_value_heads=c.kv_heads,
-        rms_norm_eps=c.eps,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rotary.base},
-        max_position_embeddings=c.context,
-        tie_word_embeddings=True,
-    )
-    with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
-    weights = {key: torch.from_numpy(_halves(key, store[key].copy(), c)) for key in store.keys()}
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    model.load_state_dict(weights, assign=True)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)
-    return model.eval()
-
-
-def _halves(key: str, rows: np.ndarray, config: Any) -> np.ndarray:
-    heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(key.split(".")[-2])
-    if heads is None:
-        return rows
-    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))
+    assert_greedy_parity(decoder, from_gguf(path), [504, 3575, 282, 4649, 314], 200)

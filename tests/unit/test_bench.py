@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kaoken.backend.machine import TargetMachine
-from kaoken.bench.figures import Figures, PeerFigures, ThreadFigures, Work, percentile
+from kaoken.bench.figures import Decoder, Figures, PeerFigures, ThreadFigures, Work, percentile
 from kaoken.bench.harness import Settings, Worker, WorkerError, run_benchmark, working
 from kaoken.bench.limits import Limits, Probe
 from kaoken.bench.ops import Level, OpFigures, levels
@@ -203,7 +203,8 @@ def test_a_page_needs_no_other_file(tmp_path: Path) -> None:
     from kaoken.bench.plots import write_page
 
     peer = PeerFigures("kaoken_fp32", "fp32", seconds=[2.0], starts=[1.0], bound=1.0)
-    write_page(whole(ThreadFigures(1, Limits(), [peer])), tmp_path / "page.html")
+    figures = whole(ThreadFigures(1, Limits(), [peer]))
+    write_page([figures], tables(figures), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg") == 1
     assert "50%" in page
@@ -394,3 +395,88 @@ def command(words: list[str]) -> int:
     except SystemExit as done:
         return int(done.code or 0)
     return 0
+
+
+# ---- decoders ----
+
+
+def test_arrivals_are_prompts_and_steps() -> None:
+    from kaoken.bench.decoder_harness import Texts, _measures, _of
+
+    sizes = Decoder(weights=1000, head=100, cache=8, products=16)
+    measures = _measures(sizes, Texts((2, 4), 3))
+    assert [m.what for m in measures] == [
+        "prompt of 2 tokens",
+        "prompt of 4 tokens",
+        "3 tokens after 2",
+        "3 tokens after 4",
+    ]
+    arrivals = {("a", 2): [[1.0, 1.5, 3.0], [2.0, 2.25, 2.5]]}
+    found = PeerFigures("a", "fp32")
+    assert _of(measures[0], found, arrivals).seconds == [1.0, 2.0]
+    assert _of(measures[2], found, arrivals).seconds == [0.5, 1.5, 0.25, 0.25]
+    assert _of(measures[3], found, arrivals).seconds == []
+    assert found.seconds == []
+
+
+def test_work_of_decoders() -> None:
+    sizes = Decoder(weights=1024, head=128, cache=8, products=16)
+    step, prompt = sizes.step(10), sizes.prefill(3)
+    assert step.flops == 2 * (1024 + 128 + 160)
+    assert prompt.flops == 2 * (3 * 1024 + 128 + 6 * 16)
+    sizes_read = [step.read_size(p) for p in ("fp32", "bf16", "int8", "int4")]
+    assert sizes_read == [4608, 2304, 1152, 576 + 128]
+    assert step.bytes_moved("int4") == 576 + 128 + 4 * 80
+    limits = Limits({"int8": [1e6], "file 0": [], "file 4096": [1e6]})
+    assert limits.bound("int4", 1e6, 10, "file", 4096) == 1.0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs gguf")
+def test_a_small_decoder_is_timed(tmp_path: Path) -> None:
+    from kaoken.bench.decoder_models import from_gguf, sizes_of
+    from tests.unit.gguf_files import random_model, write_gguf
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96}
+    model = random_model("llama", **sizes, **heads)
+    path = write_gguf(tmp_path / "tiny.gguf", model)
+    assert sizes_of(from_gguf(path)) == Decoder(
+        weights=sum(p.numel() for p in model.parameters()) - 2 * 97 * 64,
+        head=97 * 64,
+        cache=2 * 2 * 2 * 16,
+        products=2 * 2 * 4 * 16,
+    )
+    words = ["bench", str(path), "--peers", "kaoken_fp32", "--tokens", "8,9"]
+    words += ["--new-tokens", "3", "--rounds", "1", "--seconds", "0.01"]
+    files = ["--json", str(tmp_path / "f.json"), "--work", str(tmp_path / "work")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, *files])
+    assert not stopped.value.code
+    runs = json.loads((tmp_path / "f.json").read_text())
+    assert [run["what"] for run in runs[::2]] == ["prompt of 8 tokens", "3 tokens after 8"]
+    for run, times in zip(runs, (1, 1, 2, 2), strict=True):
+        for peer in run["threads"][0]["peers"]:
+            assert peer["skipped"] is None
+            assert peer["right"]
+            assert len(peer["seconds"]) == times
+            assert 0 < peer["bound"]
+            assert peer["peak_bytes"] > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.gguf"], "there is no file missing.gguf"),
+        (["smollm2-135m", "--tokens", "8,x"], "--tokens is '8,x'"),
+        (["smollm2-135m", "--batch", "2"], "--batch is for encoders"),
+        (["smollm2-135m", "--peers", "tensorflow"], "choose from kaoken_"),
+        (["layer-norm", "--tokens", "8,9"], "--tokens is one number"),
+    ],
+)
+def test_mistakes_about_decoders(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", *words])
+    assert stopped.value.code
+    assert message in capsys.readouterr().err

@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,3 +32,25 @@ def test_minilm(tmp_path: Path) -> None:
     difference = float(shown.split("largest difference from PyTorch: ")[1].split()[0])
     assert difference <= 1e-5
     assert shown.count("times as fast as PyTorch") == 2
+
+
+def test_smollm2(tmp_path: Path) -> None:
+    """With the file of a small model that knows nothing: the same steps."""
+    stories = EXAMPLES.parents[1] / "shared" / "models" / "stories260k"
+    if not stories.is_dir():
+        pytest.skip(f"needs {stories}")
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("gguf")
+    from kaoken.bench.gguf_writer import write_gguf
+    from tests.unit.gguf_files import write_tokenizer
+
+    def add(writer: Any) -> None:
+        write_tokenizer(writer, stories)
+        writer.add_chat_template("{{ messages[0]['content'] }}")
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(stories)
+    path = write_gguf(tmp_path / "s.gguf", model, add_tokenizer=add)
+    words = ["--model", str(path), "--out", str(tmp_path / "s"), "--new", "12", "--dtype", "f32"]
+    shown = run("smollm2.py", *words, "--question", "Once upon a time")
+    assert "answer:   , there was a little girl named" in shown
+    assert "tokens/s" in shown
