@@ -14,7 +14,7 @@ from kaoken.dialect.dims import Dim, product
 C_TYPES = {
     "float64": "double",
     "float32": "float",
-    "float16": "_Float16",
+    "float16": "uint16_t",
     "bfloat16": "uint16_t",
     "int64": "int64_t",
     "int32": "int32_t",
@@ -26,7 +26,7 @@ C_TYPES = {
     "uint8": "uint8_t",
     "bool": "bool",
 }
-"""numpy dtype name -> the element type in the public header (bfloat16: its bits)."""
+"""numpy dtype name -> the element type in the public header (float16, bfloat16: their bits)."""
 
 _ITEM_BYTES = {name: int("".join(filter(str.isdigit, name)) or 8) // 8 for name in C_TYPES}
 

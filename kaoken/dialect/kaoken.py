@@ -12,6 +12,7 @@ from kaoken.dialect.attributes import (
     ShapeAttr,
 )
 from kaoken.dialect.decoder import DECODER_OPS, CacheType
+from kaoken.dialect.formats import FormatAttr
 from kaoken.dialect.nn import NN_OPS
 from kaoken.dialect.quant import QUANT_OPS
 from kaoken.dialect.tensor import TENSOR_OPS
@@ -23,6 +24,7 @@ Kaoken = Dialect(
         ActivationAttr,
         ApproximationAttr,
         CacheType,
+        FormatAttr,
         FunctionAttr,
         NormAttr,
         ReductionAttr,

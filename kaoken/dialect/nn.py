@@ -40,10 +40,13 @@ from kaoken.dialect.attributes import (
 )
 from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, type_shape, unify
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.formats import WORD_BYTES, FormatAttr
 
 UI8 = IntegerType(8, Signedness.UNSIGNED)
 MIDDLE = 128
 """The zero point of a quantised input, unless it says another."""
+BLOCK_EXTRA = 2
+"""The words of a block of inputs after its numbers: what a step is worth, and their sum."""
 NARROW = (bf16, UI8)
 """The element types of inputs that a linear layer sums in a wider type."""
 
@@ -83,6 +86,12 @@ class LinearOp(KaokenOp):
     scales hold it), the weight i8 with one `weight_scale` a column; the products are summed exactly
     in i32. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8 fours,
     [ceil(N/R), 1 + K/4, R, 4], after the column's sum times the negated zero point as i32.
+
+    With a `format` the weight is codes of few bits, ui8 [N, K], with `weight_scale`, and perhaps
+    `weight_min`, a number for each group, [N, G]; the input is what `kaoken.quantize_blocks` gives.
+    The sum of a group is exact in i32, and groups are added in f32 from first to last (see
+    `kaoken.quantized.multiply`). Panels of codes hold bytes that are full of them, by words,
+    [ceil(N/R), words, R, 4], those of scales and minima are [ceil(N/R), G, R].
     """
 
     name = "kaoken.linear"
@@ -95,12 +104,14 @@ class LinearOp(KaokenOp):
     norm_bias = opt_operand_def(AnyTensor)
     input_scale = opt_operand_def(AnyTensor)
     weight_scale = opt_operand_def(AnyTensor)
+    weight_min = opt_operand_def(AnyTensor)
 
     activation = prop_def(ActivationAttr, default_value=ActivationAttr(Activation.NONE))
     norm = prop_def(NormAttr, default_value=NormAttr(Norm.NONE))
     eps = opt_prop_def(FloatAttr)
     out_features = opt_prop_def(IntegerAttr)
     input_zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
+    format = opt_prop_def(FormatAttr)
     schedule = opt_prop_def(ScheduleAttr)
 
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
@@ -112,6 +123,7 @@ class LinearOp(KaokenOp):
         "(`norm_bias` $norm_bias^ `:` type($norm_bias))? "
         "(`input_scale` $input_scale^ `:` type($input_scale))? "
         "(`weight_scale` $weight_scale^ `:` type($weight_scale))? "
+        "(`weight_min` $weight_min^ `:` type($weight_min))? "
         "attr-dict `:` type($input) `,` type($weight) `->` type($result)"
     )
 
@@ -126,12 +138,15 @@ class LinearOp(KaokenOp):
 
     @property
     def k(self) -> int:
-        """How many inputs a row has."""
-        return tensor_type(self.input).get_shape()[-1]
+        """How many inputs a row has, those counted that fill up its last block."""
+        sizes = tensor_type(self.input).get_shape()
+        if self.format is None:
+            return sizes[-1]
+        return sizes[-2] * (sizes[-1] - BLOCK_EXTRA) * WORD_BYTES
 
     def infer_element_type(self) -> Attribute:
         element = tensor_type(self.input).element_type
-        return f32 if element in NARROW else element
+        return f32 if element in NARROW or self.format is not None else element
 
     def infer_shape(self, *operands: Shape) -> Shape:
         x, w = operands[0], operands[1]
@@ -140,7 +155,9 @@ class LinearOp(KaokenOp):
         rank = len(w)
         if rank not in (2, 3, 4):
             raise VerifyException("weight is [N, K], or [N/R, K, R] when packed")
-        if rank < 4:
+        if self.format is not None:
+            x = self._rows_of_blocks(x, w)
+        elif rank < 4:
             unify(x[-1], w[1], "input's last size and weight's K")
         n = self._outputs(w)
         result = (*x[:-1], n)
@@ -152,11 +169,41 @@ class LinearOp(KaokenOp):
         for vector, what in ((self.norm_weight, "norm_weight"), (self.norm_bias, "norm_bias")):
             if vector is not None:
                 _expect_vector(rest.pop(0), n, what)
-        self._verify_scales(rest, x[:-1], n)
+        if self.format is None:
+            self._verify_scales(rest, x[:-1], n)
+        else:
+            self._verify_groups(rest, w, n)
         self._verify_norm()
         return result
 
+    def _rows_of_blocks(self, x: Shape, w: Shape) -> Shape:
+        """The input's shape without the blocks that its rows are in."""
+        assert self.format is not None
+        words = (x[-1].constant or 0) - BLOCK_EXTRA
+        if len(x) < 2 or x[-2].constant is None or words < 1:
+            raise VerifyException("with a format the input is rows of blocks of words")
+        block = words * WORD_BYTES
+        if self.format.data.group not in (0, block):
+            raise VerifyException(f"blocks of {block} do not fit {self.format}")
+        k = x[-2].constant * block
+        rest = k - (w[1].constant or 0)
+        if len(w) == 2 and not 0 <= rest < block:
+            raise VerifyException(f"{x[-2]} blocks of {block} are no {w[1]} inputs")
+        if len(w) == 4 and w[1].constant != k // self.format.data.word_codes:
+            raise VerifyException(f"{w[1]} words do not hold {k} codes")
+        return (*x[:-2], Dim.of(k))
+
+    def _verify_groups(self, scales: list[Shape], w: Shape, n: Dim) -> None:
+        if self.weight_scale is None or self.input_scale is not None:
+            raise VerifyException("with a format there is a weight_scale and no input_scale")
+        groups = Dim.of(tensor_type(self.input).get_shape()[-2])
+        wanted = (w[0], groups, w[2]) if self.is_packed else (n, groups)
+        for scale, what in zip(scales, ("weight_scale", "weight_min"), strict=False):
+            _expect_shape(scale, wanted, what)
+
     def _verify_scales(self, scales: list[Shape], rows: Shape, n: Dim) -> None:
+        if self.weight_min is not None:
+            raise VerifyException("weight_min belongs to a weight with a format")
         element = tensor_type(self.input).element_type
         if (element == UI8) != (self.weight_scale is not None):
             raise VerifyException("weight_scale belongs to an input of ui8")

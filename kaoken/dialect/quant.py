@@ -1,8 +1,8 @@
-"""The `kaoken` ops that take numbers to eight bits, a row at a time (Jacob et al., 2018)."""
+"""The `kaoken` ops that take numbers to few bits (Jacob et al., 2018), and back."""
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import IntegerAttr, i8, i64
+from xdsl.dialects.builtin import IntegerAttr, bf16, f16, f32, i8, i32, i64
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -17,10 +17,13 @@ from xdsl.utils.exceptions import VerifyException
 from kaoken.dialect.attributes import Shape
 from kaoken.dialect.base import AnyTensor, KaokenOp, unify
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import MIDDLE, UI8
+from kaoken.dialect.formats import WORD_BYTES, FormatAttr
+from kaoken.dialect.nn import BLOCK_EXTRA, MIDDLE, UI8
 
 LIMIT = 127
 """The largest magnitude of a quantised number: -127 .. 127, so that negation is exact."""
+MAX_BLOCK = 1 << 17
+"""The largest block: sums of its numbers are exact in f32."""
 LEAST_SCALE = 1e-30
 """The scale of a row of zeros."""
 
@@ -135,6 +138,76 @@ class QuantizeOp(KaokenOp):
         return UI8 if self.zero_point.value.data else i8
 
 
+@irdl_op_definition
+class DequantizeOp(KaokenOp):
+    """Weights of few bits as numbers: `(step * code - offset) * scale + min`, in f32.
+
+    input is codes ui8 [..., K], scale f32, f16 or bf16 with a number for each group of the format,
+    [..., G], min the same.
+    """
+
+    name = "kaoken.dequantize"
+
+    input = operand_def(AnyTensor)
+    scale = operand_def(AnyTensor)
+    min = opt_operand_def(AnyTensor)
+    format = prop_def(FormatAttr)
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$input `scale` $scale `:` type($scale) (`min` $min^ `:` type($min))? attr-dict "
+        "`:` type($input) `->` type($result)"
+    )
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        codes, *rest = operands
+        k = codes[-1].constant if codes else None
+        if k is None or tensor_type(self.input).element_type != UI8:
+            raise VerifyException("input is codes of ui8, [..., K] with K known")
+        groups = Dim.of(self.format.data.groups(k))
+        for value, shape in zip((self.scale, self.min), rest, strict=False):
+            if value is not None and tensor_type(value).element_type not in (f32, f16, bf16):
+                raise VerifyException("scale and min are f32, f16 or bf16")
+            if len(shape) != len(codes):
+                raise VerifyException("scale and min have a number for each group of the input")
+            unify(shape[-1], groups, "groups")
+            for a, b in zip(codes[:-1], shape[:-1], strict=True):
+                unify(a, b, "rows")
+        return codes
+
+    def infer_element_type(self) -> Attribute:
+        return f32
+
+
+@irdl_op_definition
+class QuantizeBlocksOp(KaokenOp):
+    """Rows in blocks of eight bits, [..., K] to i32 [..., ceil(K / block), block / 4 + 2].
+
+    A block is its numbers as i8, four in a word, in steps of its largest magnitude / 127, what a
+    step is worth (an f32), and the sum of the numbers (see `kaoken.quantized.quantize_blocks`).
+    """
+
+    name = "kaoken.quantize_blocks"
+
+    input = operand_def(AnyTensor)
+    block = prop_def(IntegerAttr)
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$input attr-dict `:` type($input) `->` type($result)"
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        x, block = operands[0], self.block.value.data
+        if not x or (k := x[-1].constant) is None:
+            raise VerifyException("input is [..., K] with K known")
+        if block < WORD_BYTES or block % WORD_BYTES or block > MAX_BLOCK:
+            raise VerifyException(f"a block has a multiple of 4 numbers, at most {MAX_BLOCK}")
+        words = block // WORD_BYTES + BLOCK_EXTRA
+        return (*x[:-1], Dim.of(-(-k // block)), Dim.of(words))
+
+    def infer_element_type(self) -> Attribute:
+        return i32
+
+
 def _expect_factor(factor: Shape, x: Shape) -> None:
     if len(factor) != 1:
         raise VerifyException("factor has one number for each channel of the input")
@@ -151,4 +224,4 @@ def observed(value: SSAValue) -> ObserveOp | None:
     return value.owner if isinstance(value.owner, ObserveOp) else None
 
 
-QUANT_OPS = [ObserveOp, RowScaleOp, QuantizeOp]
+QUANT_OPS = [ObserveOp, RowScaleOp, QuantizeOp, DequantizeOp, QuantizeBlocksOp]

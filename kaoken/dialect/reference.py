@@ -6,7 +6,8 @@ The rules that hold for all ops:
   quotients and square roots of float32 this equals float32 arithmetic; reductions and
   transcendental functions are as exact as the element type allows.
 - A fused linear layer rounds after each of its parts (product with bias, activation, residual,
-  norm), so it equals the separate ops bit for bit. Attention rounds its scaled scores before it
+  norm), so it equals the separate ops bit for bit. Weights of few bits are the exception: their
+  products are float32 step by step (`kaoken.quantized`), which compiled code equals bit for bit. Attention rounds its scaled scores before it
   adds a float mask, to float32 at least.
 - Integers are computed in their own type and wrap around.
 """
@@ -33,6 +34,7 @@ from xdsl.interpreters.func import FuncFunctions
 from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
+from kaoken import quantized
 from kaoken.analysis.shapes import argument_name, bind_symbols
 from kaoken.dialect import decoder, nn, quant, tensor
 from kaoken.dialect.attributes import Activation, Approximation, Function, Norm, Reduction, Shape
@@ -152,6 +154,11 @@ class KaokenFunctions(InterpreterFunctions):
         bias, residual = optional(op.bias), optional(op.residual)
         norm_weight, norm_bias = optional(op.norm_weight), optional(op.norm_bias)
         input_scale, weight_scale = optional(op.input_scale), optional(op.weight_scale)
+        if op.format is not None:
+            assert weight_scale is not None
+            scales = (weight_scale, optional(op.weight_min))
+            y = _few_bits(op, args[0], args[1], scales, bias)
+            return self._epilogue(op, y, residual, norm_weight, norm_bias)
         weight = unpack_weight(args[1], op.n, op.k) if op.is_packed else args[1]
         if weight_scale is None:
             y = _wide(args[0]) @ _wide(weight).T
@@ -160,6 +167,17 @@ class KaokenFunctions(InterpreterFunctions):
             y = (steps @ weight.astype(np.int32).T) * _wide(weight_scale)
             y = y if input_scale is None else y * _wide(input_scale)[..., None]
         y = _result(op, y if bias is None else y + _wide(bias))
+        return self._epilogue(op, y, residual, norm_weight, norm_bias)
+
+    def _epilogue(
+        self,
+        op: nn.LinearOp,
+        y: Array,
+        residual: Array | None,
+        norm_weight: Array | None,
+        norm_bias: Array | None,
+    ) -> Arrays:
+        """What a linear layer does after its product and bias."""
         if op.activation.data is not Activation.NONE:
             y = _result(op, _ACTIVATIONS[op.activation.data](_wide(y)))
         if residual is not None:
@@ -194,6 +212,18 @@ class KaokenFunctions(InterpreterFunctions):
         steps = (_wide(x) * _wide(by) + op.zero_point.value.data).astype(np.float32)
         limits = np.iinfo(dtype := _result_dtype(op))
         return (np.clip(np.rint(steps), limits.min, limits.max).astype(dtype),)
+
+    @impl(quant.DequantizeOp)
+    def dequantize(self, interpreter: Interpreter, op: quant.DequantizeOp, args: Arrays) -> Arrays:
+        codes, scale, *rest = args
+        minimum = rest[0] if rest else None
+        return (_result(op, quantized.dequantize(codes, scale, minimum, op.format.data)),)
+
+    @impl(quant.QuantizeBlocksOp)
+    def quantize_blocks(
+        self, interpreter: Interpreter, op: quant.QuantizeBlocksOp, args: Arrays
+    ) -> Arrays:
+        return (_result(op, quantized.quantize_blocks(args[0], op.block.value.data)),)
 
     @impl(nn.MatmulOp)
     def matmul(self, interpreter: Interpreter, op: nn.MatmulOp, args: Arrays) -> Arrays:
@@ -443,6 +473,24 @@ def unpack_weight(panels: Array, n: int, k: int) -> Array:
         panels = panels[:, 1:]
     count, _, width, _ = panels.shape
     return panels.transpose(0, 2, 1, 3).reshape(count * width, -1)[:n, :k]
+
+
+def _few_bits(
+    op: nn.LinearOp,
+    blocks: Array,
+    codes: Array,
+    scales: tuple[Array, Array | None],
+    bias: Array | None,
+) -> Array:
+    """The product of a weight of few bits, with the bias that its sums start at."""
+    assert op.format is not None
+    scale, minimum = scales
+    if op.is_packed:
+        codes = quantized.unpack_codes(codes, op.format.data, op.n, op.k)
+        scale = quantized.unpack_groups(scale, op.n)
+        minimum = None if minimum is None else quantized.unpack_groups(minimum, op.n)
+    y = quantized.multiply(blocks, codes, scale, minimum, op.format.data, bias)
+    return _result(op, y)
 
 
 def _result_dtype(op: Operation) -> np.dtype:

@@ -37,8 +37,9 @@ from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.decoder import PANEL, CacheAppendOp
+from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
-from kaoken.dialect.quant import RowScaleOp
+from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp, RowScaleOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 from kaoken.passes.lowering.cached_attention import reads_caches
 
@@ -52,6 +53,10 @@ AHEAD_PAGES = 8 * 4096
 """The same for the one stream of a matrix unit, whose pages are fetched side by side."""
 MAX_VECTORS = 4
 """The most registers in a row of a tile."""
+FEW_BITS_SPARE = 4
+"""Half of the registers that unpacking codes needs."""
+MAX_UNROLL = 8
+"""The most steps of a group that are written out."""
 MIN_ROW_BLOCK = 128
 MAX_ROW_BLOCK = 512
 MAX_GROUP = 8
@@ -154,6 +159,8 @@ def row_block(k: int, rows: int, machine: TargetMachine) -> int:
 
 
 def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
+    if op.format is not None:
+        return _few_bits_linear(op, machine)
     if machine.matrix_unit is not None and tensor_type(op.input).element_type in NARROW:
         return _tensor_linear(op, machine, machine.matrix_unit)
     tile = register_tile(op.n, machine)
@@ -169,6 +176,35 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
         ("order", "m", "n0", "m_in", "m_in_in", *columns),
         ("vectorize", "m_in_in", *columns),
         *ahead,
+        ("parallel", "n0"),
+    )
+
+
+def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
+    """Panels of one cache line, so that a word of codes is one line; each sum takes two registers,
+    of the group's integers and of floats, beside what codes are unpacked to."""
+    lanes = machine.lanes(FLOAT_BITS)
+    width = max(lanes, min(LINE_BYTES * 8 // FLOAT_BITS, MAX_VECTORS * lanes))
+    vectors = width // lanes
+    sums = max(vectors, (machine.vector_registers - 2 * FEW_BITS_SPARE) // 2)
+    most = max(1, min(op.n // width, sums // (2 * vectors)))
+    panels = max(p for p in (1, 2, 4) if p <= most)
+    rows = max(2, min(sums // (panels * vectors), MAX_ROWS))
+    assert op.format is not None
+    block_words = op.k // tensor_type(op.input).get_shape()[-2] // WORD_BYTES
+    words = block_words // op.format.data.planes
+    split = [("tile", "n0", panels)] if panels > 1 else []
+    columns = ("n0_in", "n1") if panels > 1 else ("n1",)
+    ahead = [("prefetch", "k", max(1, AHEAD_BYTES // LINE_BYTES))] if machine.vector_bytes else []
+    return _directives(
+        ("panel", width),
+        ("tile", "m", row_block(op.k, rows, machine)),
+        ("tile", "m_in", rows),
+        *split,
+        ("order", "m", "n0", "m_in", "m_in_in", *columns),
+        ("vectorize", "m_in_in", *columns),
+        *ahead,
+        ("unroll", "k", min(words, MAX_UNROLL)),
         ("parallel", "n0"),
     )
 
@@ -256,12 +292,19 @@ def _rows(value: SSAValue, machine: TargetMachine) -> ScheduleAttr:
     outer = _directives(("parallel", "m"))
     if isinstance(value.owner, CumsumOp):
         return outer
-    row = value.owner.input if isinstance(value.owner, RowScaleOp) else value
+    row = value.owner.input if isinstance(value.owner, RowScaleOp | QuantizeBlocksOp) else value
     sizes = tensor_type(row).get_shape()
     if not sizes or sizes[-1] < 2:
         return outer
-    width = min(ROW_REGISTERS * machine.lanes(FLOAT_BITS), sizes[-1])
+    width = min(ROW_REGISTERS * machine.lanes(FLOAT_BITS), _run(value.owner, sizes[-1]))
     return _directives(("tile", "h", width), ("vectorize", "h_in"), ("parallel", "m"))
+
+
+def _run(op: object, size: int) -> int:
+    """How many numbers of a row are worked on alike: those of a block, where there are blocks."""
+    if isinstance(op, QuantizeBlocksOp):
+        return min(op.block.value.data, size)
+    return min(op.format.data.block(size), size) if isinstance(op, DequantizeOp) else size
 
 
 def _directives(*directives: tuple[str | int, ...]) -> ScheduleAttr:

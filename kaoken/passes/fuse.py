@@ -75,6 +75,7 @@ from kaoken.dialect.nn import (
 )
 from kaoken.dialect.tensor import ConcatOp, ElementwiseOp, FullOp, SliceOp
 from kaoken.passes.baking.scales import fold_factor_after_linear
+from kaoken.passes.quantizing.few_bits import stored_format
 
 _ACTIVATIONS: dict[type[Operation], Activation] = {
     ReluOp: Activation.RELU,
@@ -216,7 +217,7 @@ def _can_join(op: LinearOp) -> bool:
 
 
 def _are_siblings(a: LinearOp, b: LinearOp) -> bool:
-    types = {tensor_type(op.weight).element_type for op in (a, b)}
+    types = {(tensor_type(op.weight).element_type, stored_format(op.weight)) for op in (a, b)}
     return a.input is b.input and len(types) == 1
 
 

@@ -17,6 +17,14 @@ folds. Sums, epilogues and everything between linear layers stay f32 (i32 for th
 eight bits). Attention's products take bf16 factors with either dtype. Layers whose weights are not
 known, or whose inputs do not fill 32-bit lanes, stay as they are. With dtype=f32 nothing changes.
 
+With dtype=auto weights stay as they come: those that are `kaoken.dequantize` of codes are multiplied
+as codes, all others as floats. int4, int2, ternary and int1 round those others too, a scale for each
+group of inputs, and embeddings and the layer of logits to eight bits (`quantizing/few_bits.py`):
+
+    %xq = kaoken.quantize_blocks %x {block = 32} : tensor<?x384xf32> -> tensor<?x12x10xi32>
+    %y = kaoken.linear %xq, %codes bias %b weight_scale %ws
+           {format = #kaoken.format<4 bits, group 32, offset 8>} : ...
+
 What `calibrate` and `migrate-scales` left is used up: the zero point of `kaoken.observe`, a product
 with one number a channel (as `factor`), and the means, by which the rounding of the weights changes
 the layer's sums on average, which its bias takes back (Nagel et al., "Data-Free Quantization
@@ -57,8 +65,10 @@ from kaoken.passes.baking.folding import source_key
 from kaoken.passes.baking.scales import fold_attention_scale
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
+from kaoken.passes.quantizing.few_bits import FewBits
 
-DTYPES = ("f32", "bf16", "int8")
+FEW_BITS = ("int4", "int2", "ternary", "int1")
+DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS)
 ACTIVATIONS = ("dynamic", "static")
 _GROUP = {"bf16": 2, "int8": 4}
 
@@ -70,7 +80,10 @@ class QuantizePass(ModulePass):
     name = "quantize"
 
     dtype: str = "int8"
-    """`f32`, `bf16` or `int8`."""
+    """`f32`, `bf16`, `int8`, one of few bits, or `auto`: weights stay as they come."""
+
+    group: int = 32
+    """Few bits: how many weights along K share a scale; 0 for a whole row."""
 
     activations: str = "dynamic"
     """int8: scales of activations a token and taken at run time, or `static`, where calibrated."""
@@ -89,9 +102,12 @@ class QuantizePass(ModulePass):
         work = Workspace(op)
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
         for block in blocks:
-            if self.dtype != "f32":
+            if self.dtype not in ("auto", "f32"):
                 _narrow_products_of_attention(block)
-            layers = [] if self.dtype == "f32" else narrow_layers(block, self.dtype)
+            if self.dtype == "auto" or self.dtype in FEW_BITS:
+                rounding = None if self.dtype == "auto" else self.dtype
+                FewBits(block, work, rounding, self.group).apply()
+            layers = narrow_layers(block, self.dtype) if self.dtype in _GROUP else []
             narrowed: dict[SSAValue, _Input] = {}
             for layer in layers:
                 if (x := layer.input) not in narrowed:

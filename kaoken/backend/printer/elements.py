@@ -218,11 +218,11 @@ def _convert(op: Operation) -> Element:
 def _cast(source: str, target: str, text: str) -> str:
     if source == target or ({source, target} == {"i64", "i32"} and target == "i64"):
         return text
-    if source == "bf16":
-        single = f"kk_f32_from_bf16({text})"
+    if source in ("bf16", "f16"):
+        single = f"kk_f32_from_{source}({text})"
         return single if target == "f32" else unary(f"({c_name(target)})", single)
-    if target == "bf16":
-        return f"kk_bf16_from_f32({text})"
+    if target in ("bf16", "f16"):
+        return f"kk_{target}_from_f32({text})"
     return unary(f"({c_name(target)})", text)
 
 

@@ -50,6 +50,44 @@ _TEXTS = {
     }
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }""",
+    "kk_f32_from_f16": """static inline float kk_f32_from_f16(uint16_t x)
+{
+    uint32_t bits = (uint32_t)(x & 0x7fff) << 13;
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    result *= 0x1p112f; /* the exponents' biases differ by 112 */
+    memcpy(&bits, &result, sizeof bits);
+    bits |= ((x & 0x7c00) == 0x7c00 ? 0x7f800000u : 0) | (uint32_t)(x & 0x8000) << 16;
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}""",
+    "kk_f16_from_f32": """static inline uint16_t kk_f16_from_f32(float x)
+{
+    const float size = x < 0.0f ? -x : x;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) {
+        return (uint16_t)(sign | 0x7e00);
+    }
+    if (bits >= 0x477ff000) { /* 65520 and more */
+        return (uint16_t)(sign | 0x7c00);
+    }
+    if (bits < 0x38800000) { /* subnormal: added to 0.5, its last bit is worth 2^-24 */
+        const float sum = size + 0.5f;
+        memcpy(&bits, &sum, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000));
+    }
+    return (uint16_t)(sign | (bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13);
+}""",
+    "kk_dot_ui7_i8": """static inline int32_t kk_dot_ui7_i8(int32_t a, int32_t b, int32_t acc)
+{
+    for (int i = 0; i < 32; i += 8) {
+        acc += (int8_t)((uint32_t)a >> i) * (int8_t)((uint32_t)b >> i);
+    }
+    return acc;
+}""",
     "kk_dot_ui8_i8": """static inline int32_t kk_dot_ui8_i8(int32_t a, int32_t b, int32_t acc)
 {
     for (int i = 0; i < 32; i += 8) {

@@ -21,7 +21,7 @@ from kaoken.errors import KaokenError
 _FLOATS = {
     Float32Type: ("f32", "float", 4),
     Float64Type: ("f64", "double", 8),
-    Float16Type: ("f16", "_Float16", 2),
+    Float16Type: ("f16", "uint16_t", 2),
     BFloat16Type: ("bf16", "uint16_t", 2),
 }
 _C_NAMES = {short: c for short, c, _ in _FLOATS.values()} | {"i1": "bool"}

@@ -43,7 +43,9 @@ _INSTRUCTIONS = {
     "round.f32.u8": "kk_round_u8x4({0})",
     "round.f32.i8": "kk_round_i8x4({0})",
     "dot.ui8_i8": "kk_dot_ui8_i8x4({0}, {1}, {2})",
+    "dot.ui7_i8": "kk_dot_ui7_i8x4({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x4({0}, {1}, {2})",
+    "convert.f16.f32": "vcvt_f32_f16((float16x4_t){0!u})",
     "splat.i1": "vdupq_n_s32(-({0!u}))",
     "lane.i1": "{0!u}[{1}] != 0",
     "set.i1": "{0}[{1}] = -({2!u});",
@@ -52,7 +54,9 @@ _INSTRUCTIONS = {
     "min_of.f32": "vminvq_f32({0})",
 }
 
+_SDOT = "vdotq_s32({2}, vreinterpretq_s8_s32({0}), vreinterpretq_s8_s32({1}))"
 _I8MM = {
+    "dot.ui7_i8": _SDOT,
     "dot.ui8_i8": "vusdotq_s32({2}, vreinterpretq_u8_s32({0}), vreinterpretq_s8_s32({1}))",
 }
 _HELPERS = {
@@ -71,6 +75,15 @@ _HELPERS = {
     const int32x4_t pairs0 = vpaddq_s32(p0, vmull_high_s16(u0, s0));
     const int32x4_t pairs1 = vpaddq_s32(p1, vmull_high_s16(u1, s1));
     return acc + vpaddq_s32(pairs0, pairs1);
+}""",
+    # Two products are 2 * 127 * 127 = 32258 at most, and fit 16 bits.
+    "kk_dot_ui7_i8x4": """static inline kk_i32x4 kk_dot_ui7_i8x4(
+    kk_i32x4 a, kk_i32x4 b, kk_i32x4 acc)
+{
+    const int8x16_t u = vreinterpretq_s8_s32(a), s = vreinterpretq_s8_s32(b);
+    const int16x8_t low = vmull_s8(vget_low_s8(u), vget_low_s8(s));
+    const int16x8_t pairs = vpaddq_s16(low, vmull_high_s8(u, s));
+    return vpadalq_s16(acc, pairs);
 }""",
     "kk_dot_bf16x4": """static inline kk_f32x4 kk_dot_bf16x4(kk_i32x4 a, kk_i32x4 b, kk_f32x4 acc)
 {
@@ -98,7 +111,16 @@ TARGET = TargetDescription(
     vector_registers=32,
     cpu_flags=("asimd",),
     compiler_flags={"gcc": ("-march=armv8-a",), "clang": ("-march=armv8-a",)},
-    features={"i8mm": Feature(("atomics", "crc32", "i8mm"), ("-march=armv8.2-a+i8mm",), _I8MM)},
+    features={
+        "dotprod": Feature(
+            ("atomics", "crc32", "asimddp"),
+            ("-march=armv8.2-a+dotprod",),
+            {"dot.ui7_i8": _SDOT},
+        ),
+        "i8mm": Feature(
+            ("atomics", "crc32", "asimddp", "i8mm"), ("-march=armv8.2-a+dotprod+i8mm",), _I8MM
+        ),
+    },
     headers=("arm_neon.h",),
     mask_type="kk_i32x4",
     instructions=_INSTRUCTIONS,

@@ -19,7 +19,7 @@ entry; what has neither entry nor operator is printed as a loop over the lanes.
 | `select.f32`                 | `{1}` where mask `{0}` is set, else `{2}`                     |
 | `convert.i32.f32`            | from i32 to f32                                               |
 | `round.f32.u8`               | to the nearest integer, halves to even, saturating            |
-| `dot.ui8_i8 dot.bf16`        | kaoken_loop.dot of words `{0}` and `{1}`, added to `{2}`      |
+| `dot.ui8_i8 dot.ui7_i8 dot.bf16` | kaoken_loop.dot of words `{0}` and `{1}`, added to `{2}`      |
 | `sum max_of min_of .f32`     | all lanes in one scalar                                       |
 | `load.i1`                    | a mask from the bools at `{0}`                                |
 | `splat.i1 lane.i1 set.i1`    | masks: from a bool; lane `{1}` of `{0}`; set lane `{1}` to `{2}` |

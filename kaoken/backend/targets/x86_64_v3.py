@@ -60,7 +60,9 @@ _INSTRUCTIONS = {
     "convert.i32.f32": "_mm256_cvtepi32_ps((__m256i){0!u})",
     "convert.f32.i32": "(kk_i32x8)_mm256_cvttps_epi32({0})",
     "dot.ui8_i8": "kk_dot_ui8_i8x8({0}, {1}, {2})",
+    "dot.ui7_i8": "kk_dot_ui7_i8x8({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x8({0}, {1}, {2})",
+    "convert.f16.f32": "_mm256_cvtph_ps((__m128i){0!u})",
     "splat.i1": "(kk_i32x8)_mm256_set1_epi32(-({0!u}))",
     "lane.i1": "{0!u}[{1}] != 0",
     "set.i1": "{0}[{1}] = -({2!u});",
@@ -82,10 +84,8 @@ def _fold(name: str, operation: str) -> str:
 
 CPU_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
 
-_AVXVNNI = {
-    "dot.ui8_i8": "(kk_i32x8)_mm256_dpbusd_avx_epi32("
-    "(__m256i){2!u}, (__m256i){0!u}, (__m256i){1!u})",
-}
+_DPBUSD = "(kk_i32x8)_mm256_dpbusd_avx_epi32((__m256i){2!u}, (__m256i){0!u}, (__m256i){1!u})"
+_AVXVNNI = {"dot.ui8_i8": _DPBUSD, "dot.ui7_i8": _DPBUSD}
 # Even and odd bytes apart: a product of ui8 and i8 fits 16 bits, a sum of two need not.
 _DOT_UI8_I8 = """static inline kk_i32x8 kk_dot_ui8_i8x8(kk_i32x8 a, kk_i32x8 b, kk_i32x8 acc)
 {
@@ -95,6 +95,12 @@ _DOT_UI8_I8 = """static inline kk_i32x8 kk_dot_ui8_i8x8(kk_i32x8 a, kk_i32x8 b, 
     const __m256i odd_b = _mm256_srai_epi16((__m256i)b, 8);
     const kk_i32x8 sum = (kk_i32x8)_mm256_madd_epi16(even, even_b);
     return acc + sum + (kk_i32x8)_mm256_madd_epi16(odd, odd_b);
+}"""
+# Two products are 2 * 127 * 127 = 32258 at most: vpmaddubsw never saturates.
+_DOT_UI7_I8 = """static inline kk_i32x8 kk_dot_ui7_i8x8(kk_i32x8 a, kk_i32x8 b, kk_i32x8 acc)
+{
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)a, (__m256i)b);
+    return acc + (kk_i32x8)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }"""
 _DOT_BF16 = """static inline kk_f32x8 kk_dot_bf16x8(kk_i32x8 a, kk_i32x8 b, kk_f32x8 acc)
 {
@@ -121,6 +127,7 @@ TARGET = TargetDescription(
     instructions=_INSTRUCTIONS,
     helpers={
         "kk_dot_ui8_i8x8": _DOT_UI8_I8,
+        "kk_dot_ui7_i8x8": _DOT_UI7_I8,
         "kk_dot_bf16x8": _DOT_BF16,
         "kk_sum_f32x8": _fold("kk_sum_f32x8", "add"),
         "kk_max_of_f32x8": _fold("kk_max_of_f32x8", "max"),

@@ -77,7 +77,9 @@ _INSTRUCTIONS = {
     "_mm512_max_epi32(_mm512_cvtps_epi32({0}), _mm512_setzero_si512()))",
     "round.f32.i8": "(kk_i8x16)_mm512_cvtsepi32_epi8(_mm512_cvtps_epi32({0}))",
     "dot.ui8_i8": "kk_dot_ui8_i8x16({0}, {1}, {2})",
+    "dot.ui7_i8": "kk_dot_ui7_i8x16({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x16({0}, {1}, {2})",
+    "convert.f16.f32": "_mm512_cvtph_ps((__m256i){0!u})",
     "splat.i1": "(__mmask16)-({0!u})",
     "lane.i1": "({0!u} >> {1} & 1) != 0",
     "set.i1": "{0} |= (__mmask16)({2!u} << {1});",
@@ -86,9 +88,8 @@ _INSTRUCTIONS = {
     "min_of.f32": "_mm512_reduce_min_ps({0})",
 }
 
-_VNNI = {
-    "dot.ui8_i8": "(kk_i32x16)_mm512_dpbusd_epi32((__m512i){2!u}, (__m512i){0!u}, (__m512i){1!u})",
-}
+_DPBUSD = "(kk_i32x16)_mm512_dpbusd_epi32((__m512i){2!u}, (__m512i){0!u}, (__m512i){1!u})"
+_VNNI = {"dot.ui8_i8": _DPBUSD, "dot.ui7_i8": _DPBUSD}
 _BF16 = {
     "dot.bf16": "_mm512_dpbf16_ps({2}, (__m512bh){0!u}, (__m512bh){1!u})",
     "convert.f32.bf16": "(kk_bf16x16)_mm512_cvtneps_pbh({0})",
@@ -139,6 +140,13 @@ _HELPERS = {
     const __m512i odd_b = _mm512_srai_epi16((__m512i)b, 8);
     const kk_i32x16 sum = (kk_i32x16)_mm512_madd_epi16(even, even_b);
     return acc + sum + (kk_i32x16)_mm512_madd_epi16(odd, odd_b);
+}""",
+    # Two products are 2 * 127 * 127 = 32258 at most: vpmaddubsw never saturates.
+    "kk_dot_ui7_i8x16": """static inline kk_i32x16 kk_dot_ui7_i8x16(
+    kk_i32x16 a, kk_i32x16 b, kk_i32x16 acc)
+{
+    const __m512i pairs = _mm512_maddubs_epi16((__m512i)a, (__m512i)b);
+    return acc + (kk_i32x16)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }""",
     "kk_dot_bf16x16": """static inline kk_f32x16 kk_dot_bf16x16(
     kk_i32x16 a, kk_i32x16 b, kk_f32x16 acc)

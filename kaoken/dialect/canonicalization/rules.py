@@ -42,6 +42,7 @@ LINEAR_OPERANDS = (
     "norm_bias",
     "input_scale",
     "weight_scale",
+    "weight_min",
 )
 _LINEAR_PROPERTIES = (
     "activation",
@@ -49,6 +50,7 @@ _LINEAR_PROPERTIES = (
     "eps",
     "out_features",
     "input_zero_point",
+    "format",
     "schedule",
 )
 _SMALL_BYTES = 64

@@ -19,6 +19,7 @@ from kaoken.dialect.attributes import Function
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.canonicalization.rules import full_like, splat
 from kaoken.dialect.nn import EmbeddingOp, LayerNormOp, LinearOp, RmsNormOp, WeightOp
+from kaoken.dialect.quant import DequantizeOp
 from kaoken.dialect.tensor import (
     BroadcastOp,
     CastOp,
@@ -43,6 +44,7 @@ _ROLES: dict[type[Operation], str] = {
     SliceOp: "part",
     BroadcastOp: "repeated",
     EmbeddingOp: "rows",
+    DequantizeOp: "f32",
 }
 _FUNCTION_ROLES = {
     Function.MUL: "scaled",
@@ -129,6 +131,8 @@ def _sources(value: SSAValue) -> list[str]:
         return [value.name_hint or "constant"] if tensor_type(value).get_shape() else []
     if not isinstance(owner, KaokenOp):
         return []
+    if isinstance(owner, DequantizeOp):
+        return _sources(owner.input)
     return [key for operand in owner.operands for key in _sources(operand)]
 
 

@@ -81,7 +81,9 @@ def scalable_columns(value: SSAValue, through: Activation = Activation.NONE) -> 
         and linear.residual is None
         and linear.norm.data is Norm.NONE
     )
-    if linear.is_packed or not plain or not _has_constant_weights(linear):
+    if linear.is_packed or linear.weight_scale is not None:
+        return None
+    if not plain or not _has_constant_weights(linear):
         return None
     return found if _read_once(linear, start, stop) else None
 
@@ -98,7 +100,9 @@ def scale_columns(columns: Columns, factor: SSAValue) -> None:
 
 
 def _takes_factors(op: LinearOp) -> bool:
-    return not op.is_packed and has_no_epilogue(op) and _has_constant_weights(op)
+    if op.is_packed or op.weight_scale is not None:
+        return False
+    return has_no_epilogue(op) and _has_constant_weights(op)
 
 
 def _has_constant_weights(op: LinearOp) -> bool:

@@ -9,7 +9,8 @@ Columns are seen as panels of columns, so that a tile may have several panels; w
 is not full they are seen as they are.
 
 Narrow inputs are read as 32-bit words of two bf16 or four ui8, and k counts words. Sums of eight
-bits start at what the panel's first row says, and are scaled before the bias is added.
+bits start at what the panel's first row says, and are scaled before the bias is added. Weights of
+few bits are summed group by group (`lowering/few_bits.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
 from kaoken.dialect.nn import NARROW, LinearOp, MatmulOp
 from kaoken.errors import KaokenError
 from kaoken.passes.literal import is_literal, lower_literal_linear
+from kaoken.passes.lowering.few_bits import FewBitsBuffers, few_bits_buffers, sum_of_groups
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.scalars import emit_activation
@@ -38,8 +40,9 @@ SUM_BLOCK = 256
 
 Columns = tuple[Index, ...]
 """Which column: its number, or panel and place in it."""
-Factor = Callable[[Index], SSAValue]
-"""The weight (or word of weights) of one column that meets input k."""
+Factor = Callable[[SSAValue, Index], SSAValue]
+"""What a buffer in panels holds for one column at k: the weight or word of weights at input k, or
+the scale of group k."""
 _Scales = tuple[SSAValue | None, SSAValue]
 """What a step of each row is worth, unless it is the same for all, and of each column."""
 
@@ -58,6 +61,7 @@ class _Linear:
     """Numbers, or words of narrow numbers, in a row of x."""
     dot: DotKind | None
     activation: Activation
+    few_bits: FewBitsBuffers | None
     is_tensor: bool
     """Whether the schedule leaves the sums to the matrix unit, whole."""
 
@@ -72,7 +76,7 @@ def lower_linear(op: LinearOp, kernel: Kernel) -> None:
     linear = _arguments(op, kernel)
     if linear.residual is not None:
         kernel.in_place(linear.y, linear.residual)
-    m = kernel.size("m", product(kernel.shape(op.input)[:-1]))
+    m = kernel.size("m", product(kernel.shape(op.result)[:-1]))
     if not op.is_packed:
         _plain_nest(kernel, linear, m, op.n)
     elif _width(op) is None:
@@ -89,7 +93,11 @@ def _width(op: LinearOp) -> int | None:
 
 def _suffix(op: LinearOp) -> str:
     element = tensor_type(op.input).element_type
-    narrow = "" if element not in NARROW else "_bf16" if element == bf16 else "_int8"
+    if op.format is not None:
+        element, few = None, f"_q{op.format.data.bits}"
+    else:
+        few = ""
+    narrow = few if element not in NARROW else "_bf16" if element == bf16 else "_int8"
     activation = op.activation.data
     applied = "" if activation is Activation.NONE else f"_{activation}"
     return narrow + applied + ("" if op.residual is None else "_add")
@@ -114,10 +122,14 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         k, word = op.k * (2 if element == bf16 else 1) // WORD_BYTES, i32
         if not op.is_packed:
             raise KaokenError(f"a linear layer of {element} needs a packed weight: run bake first")
+    few_bits = few_bits_buffers(op, kernel) if op.format is not None else None
+    x = None if few_bits is None else few_bits.x
+    if few_bits is not None:
+        k, word, rows = few_bits.words, i32, product(kernel.shape(op.result)[:-1])
     shape = kernel.shape(op.weight)
     return _Linear(
-        kernel.buffer("x", op.input, (rows, Dim.of(k)), element=word),
-        kernel.buffer("w", op.weight, shape[:3], element=word),
+        x or kernel.buffer("x", op.input, (rows, Dim.of(k)), element=word),
+        few_bits.w if few_bits else kernel.buffer("w", op.weight, shape[:3], element=word),
         None if op.bias is None else kernel.buffer("b", op.bias, columns),
         None if op.residual is None else kernel.buffer("r", op.residual, (rows, *columns)),
         _scales(op, kernel, rows, columns),
@@ -125,12 +137,13 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         k,
         dot,
         op.activation.data,
+        few_bits,
         op.schedule is not None and bool(op.schedule.all("tensorize")),
     )
 
 
 def _scales(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> _Scales | None:
-    if op.weight_scale is None:
+    if op.weight_scale is None or op.format is not None:
         return None
     row = None if op.input_scale is None else kernel.buffer("xs", op.input_scale, (rows,))
     return row, kernel.buffer("ws", op.weight_scale, columns)
@@ -138,7 +151,7 @@ def _scales(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> _Scales 
 
 def _plain_nest(kernel: Kernel, linear: _Linear, m: Index, n: int) -> None:
     with kernel.parallel("m", m) as i, kernel.parallel("n1", n) as j:
-        _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, j, k))
+        _output(kernel, linear, i, (j,), lambda w, k: kernel.load(w, j, k))
 
 
 def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
@@ -149,7 +162,7 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
         kernel.parallel("n0", panels) as p,
         kernel.parallel("n1", width) as lane,
     ):
-        _output(kernel, linear, i, (p, lane), lambda k: kernel.load(linear.weight, p, k, lane))
+        _output(kernel, linear, i, (p, lane), lambda w, k: kernel.load(w, p, k, lane))
 
 
 def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
@@ -162,17 +175,20 @@ def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) 
             kernel.parallel("n1", width) as lane,
         ):
             j = kernel.affine(lambda p, lane: p * width + lane, p, lane)
-            _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, p, k, lane))
+            _output(kernel, linear, i, (j,), lambda w, k: kernel.load(w, p, k, lane))
     with kernel.parallel("m", m) as i, kernel.parallel("n1", rest) as lane:
         j = kernel.affine(lambda lane: lane + panels * width, lane)
-        _output(kernel, linear, i, (j,), lambda k: kernel.load(linear.weight, panels, k, lane))
+        _output(kernel, linear, i, (j,), lambda w, k: kernel.load(w, panels, k, lane))
 
 
 def _output(
     kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
 ) -> None:
     """One element of the result."""
-    if linear.scales is None:
+    if linear.few_bits is not None:
+        start = _start(kernel, linear, column)
+        value = sum_of_groups(kernel, linear.few_bits, i, start, weight)
+    elif linear.scales is None:
         value = _float_sum(kernel, linear, i, column, weight)
     else:
         value = _integer_sum(kernel, linear, i, column, weight)
@@ -182,13 +198,20 @@ def _output(
     kernel.store(value, linear.y, i, *column)
 
 
+def _start(kernel: Kernel, linear: _Linear, column: Columns) -> SSAValue:
+    """What a sum of floats begins with."""
+    if linear.bias is None:
+        return kernel.constant(0.0, f32)
+    return kernel.load(linear.bias, *column)
+
+
 def _float_sum(
     kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
 ) -> SSAValue:
     """Block by block, so that rounding errors grow with the blocks and not with all of k."""
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
-        x, w = kernel.load(linear.x, i, k), weight(k)
+        x, w = kernel.load(linear.x, i, k), weight(linear.weight, k)
         op = math.FmaOp(x, w, acc) if linear.dot is None else DotOp(linear.dot, x, w, acc)
         return kernel.insert(op)
 
@@ -200,7 +223,7 @@ def _float_sum(
             lambda k, acc: step(kernel.affine(lambda f, k: f * SUM_BLOCK + k, first, k), acc),
         )
 
-    start = kernel.constant(0.0, f32) if linear.bias is None else kernel.load(linear.bias, *column)
+    start = _start(kernel, linear, column)
     if linear.k <= SUM_BLOCK or linear.is_tensor:
         return kernel.fold("k", linear.k, start, step)
     blocks, rest = divmod(linear.k, SUM_BLOCK)
@@ -220,10 +243,10 @@ def _integer_sum(
     assert linear.scales is not None
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
-        words = weight(kernel.affine(lambda k: k + 1, k))
+        words = weight(linear.weight, kernel.affine(lambda k: k + 1, k))
         return kernel.insert(DotOp(DotKind.UI8_I8, kernel.load(linear.x, i, k), words, acc))
 
-    total = kernel.insert(ConvertOp(kernel.fold("k", linear.k, weight(0), step), f32))
+    total = kernel.insert(ConvertOp(kernel.fold("k", linear.k, weight(linear.weight, 0), step), f32))
     rows, columns = linear.scales
     scale = kernel.load(columns, *column)
     if rows is not None:

@@ -9,24 +9,41 @@ parallel m:
 Each number is multiplied by its channel's factor first, where there are factors. Beside another
 zero point than 128 there is more room on one side: numbers of the other side count for more.
 Rounding saturates, and a row's own scale keeps its numbers within the steps that there are.
+
+Blocks of a row go the same way, one after the other, and sum up what they store:
+
+parallel m: parallel g:
+  reduce h: largest = max(largest, |x[m, g * 32 + h]|)
+  y[m, g, scale] = largest / 127
+  reduce h: y[m, g, h] = round(x[m, g * 32 + h] * (1 / scale)), sum += y[m, g, h]
+  y[m, g, sum] = sum
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import f32
+from xdsl.dialects.builtin import f32, i8, i32
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.base import tensor_type
+from kaoken.dialect.dims import Dim
+from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.kaoken_loop import ConvertOp
+from kaoken.dialect.nn import BLOCK_EXTRA
 from kaoken.dialect.quant import (
     LEAST_SCALE,
+    LIMIT,
+    DequantizeOp,
+    QuantizeBlocksOp,
     QuantizeOp,
     RowScaleOp,
     steps_above,
     steps_below,
 )
 from kaoken.passes.lowering.kernel import Kernel
+from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.rows import row_shape
 
 
@@ -89,3 +106,90 @@ def lower_quantize(op: QuantizeOp, kernel: Kernel) -> None:
                 value = _times(kernel, value, factor, h)
             steps = kernel.insert(math.FmaOp(value, by, zero_point))
             kernel.store(kernel.insert(ConvertOp(steps, to)), y, m, h)
+
+
+def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:
+    rows, width = row_shape(kernel.shape(op.input))
+    block, k = op.block.value.data, width.constant or 0
+    *_, groups, words = kernel.shape(op.result)
+    kernel.name = f"quantize_{k}_by_{block}"
+    kernel.comment = f"rows of {k} in eight bits, {block} at a time"
+    x = kernel.buffer("x", op.input, (rows, width))
+    bytes_ = (rows, groups, words * WORD_BYTES)
+    numbers = kernel.buffer("y", op.result, bytes_, element=i8)
+    scales = kernel.buffer("scale", op.result, (rows, groups, words), element=f32)
+    sums = kernel.buffer("sum", op.result, (rows, groups, words), element=i32)
+    at = block // WORD_BYTES
+
+    def emit(m: SSAValue, g: Index, size: int) -> None:
+        def number(h: SSAValue) -> SSAValue:
+            return kernel.load(x, m, kernel.affine(lambda g, h: g * block + h, g, h))
+
+        def larger(h: SSAValue, acc: SSAValue) -> SSAValue:
+            return kernel.insert(arith.MaximumfOp(acc, kernel.insert(math.AbsFOp(number(h)))))
+
+        largest = kernel.fold("h", size, kernel.constant(0.0, f32), larger)
+        scale = kernel.insert(arith.MulfOp(largest, kernel.constant(1 / LIMIT, f32)))
+        scale = kernel.insert(arith.MaximumfOp(scale, kernel.constant(LEAST_SCALE, f32)))
+        kernel.store(scale, scales, m, g, at)
+        inverse = kernel.insert(arith.DivfOp(kernel.constant(1.0, f32), scale))
+
+        def round_one(h: SSAValue, acc: SSAValue) -> SSAValue:
+            steps = kernel.insert(arith.MulfOp(number(h), inverse))
+            steps = kernel.insert(math.RoundEvenOp(steps))
+            kernel.store(kernel.insert(ConvertOp(steps, i8)), numbers, m, g, h)
+            return kernel.insert(arith.AddfOp(acc, steps))
+
+        total = kernel.fold("h", size, kernel.constant(0.0, f32), round_one)
+        kernel.store(kernel.insert(ConvertOp(total, i32)), sums, m, g, at + 1)
+        if size < block:
+            with kernel.parallel("h", block - size) as h:
+                after = kernel.affine(lambda h: h + size, h)
+                kernel.store(kernel.constant(0, i8), numbers, m, g, after)
+
+    with kernel.parallel("m", kernel.size("m", rows)) as m:
+        _each_block(kernel, k, block, lambda g, size: emit(m, g, size))
+
+
+def lower_dequantize(op: DequantizeOp, kernel: Kernel) -> None:
+    rows, width = row_shape(kernel.shape(op.input))
+    format_, k = op.format.data, width.constant or 0
+    groups = (rows, Dim.of(format_.groups(k)))
+    kernel.name = f"dequantize_{k}_q{format_.bits}"
+    kernel.comment = f"rows of {k} weights of {format_.bits} bits as floats"
+    codes = kernel.buffer("x", op.input, (rows, width))
+    scales = kernel.buffer("scale", op.scale, groups)
+    minima = None if op.min is None else kernel.buffer("min", op.min, groups)
+    y = kernel.buffer("y", op.result, (rows, width))
+    block = format_.block(k)
+
+    def number(buffer: SSAValue, m: SSAValue, g: Index) -> SSAValue:
+        value = kernel.load(buffer, m, g)
+        return value if value.type == f32 else kernel.insert(ConvertOp(value, f32))
+
+    def emit(m: SSAValue, g: Index, size: int) -> None:
+        scale = number(scales, m, g)
+        least = None if minima is None else number(minima, m, g)
+        with kernel.parallel("h", size) as h:
+            at = kernel.affine(lambda g, h: g * block + h, g, h)
+            value = kernel.insert(ConvertOp(kernel.load(codes, m, at), f32))
+            if format_.step != 1:
+                value = kernel.insert(arith.MulfOp(value, kernel.constant(format_.step, f32)))
+            value = kernel.insert(arith.SubfOp(value, kernel.constant(format_.offset, f32)))
+            value = kernel.insert(arith.MulfOp(value, scale))
+            if least is not None:
+                value = kernel.insert(arith.AddfOp(value, least))
+            kernel.store(value, y, m, at)
+
+    with kernel.parallel("m", kernel.size("m", rows)) as m:
+        _each_block(kernel, k, block, lambda g, size: emit(m, g, size))
+
+
+def _each_block(kernel: Kernel, k: int, block: int, emit: Callable[[Index, int], None]) -> None:
+    """Nests for all whole blocks of a row, and for a shorter last one."""
+    full, rest = divmod(k, block)
+    if full:
+        with kernel.parallel("g", full) as g:
+            emit(g, block)
+    if rest:
+        emit(full, rest)

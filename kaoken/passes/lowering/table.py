@@ -36,6 +36,8 @@ LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
     decoder.RopeOp: decoder_lowering.lower_rope,
     quant.RowScaleOp: quant_lowering.lower_row_scale,
     quant.QuantizeOp: quant_lowering.lower_quantize,
+    quant.QuantizeBlocksOp: quant_lowering.lower_quantize_blocks,
+    quant.DequantizeOp: quant_lowering.lower_dequantize,
     nn.GeluOp: pointwise.lower_activation,
     nn.ReluOp: pointwise.lower_activation,
     nn.SiluOp: pointwise.lower_activation,

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     BFloat16Type,
     BoolAttr,
     DenseIntOrFPElementsAttr,
+    Float16Type,
     Float32Type,
     FloatAttr,
     IndexType,
@@ -40,7 +41,7 @@ from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, SelectOp, StepOp
 
 _LANE_INTEGERS = (1, 8, 32)
 """Widths of integers that vectors may hold."""
-_LANE_FLOATS = (Float32Type, BFloat16Type)
+_LANE_FLOATS = (Float32Type, Float16Type, BFloat16Type)
 
 _SCALAR_ONLY = (
     arith.IndexCastOp,

@@ -1,0 +1,196 @@
+"""Weights of few bits: those that come so are kept, others are rounded.
+
+    %w = kaoken.dequantize %codes scale %s {format = #kaoken.format<4 bits, group 32, offset 8>}
+    %y = kaoken.linear %x, %w bias %b : tensor<?x576xf32>, tensor<1536x576xf32> -> ...
+->
+    %xq = kaoken.quantize_blocks %x {block = 32} : tensor<?x576xf32> -> tensor<?x18x10xi32>
+    %y = kaoken.linear %xq, %codes bias %b weight_scale %s {format = ...} : ...
+
+    %x = kaoken.embedding %w, %ids                       # %w as above
+->
+    %rows = kaoken.embedding %codes, %ids
+    %scales = kaoken.embedding %s, %ids
+    %x = kaoken.dequantize %rows scale %scales {format = ...}
+
+Joined weights stay few bits where their formats are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from xdsl.dialects.builtin import f32
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from kaoken import quantized
+from kaoken.analysis.constants import is_constant
+from kaoken.dialect.base import KaokenOp, shaped, tensor_type
+from kaoken.dialect.canonicalization.rules import linear_like
+from kaoken.dialect.dims import Dim
+from kaoken.dialect.formats import Format, FormatAttr
+from kaoken.dialect.nn import EmbeddingOp, LinearOp, WeightOp, int_attr
+from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp
+from kaoken.dialect.tensor import ConcatOp
+from kaoken.dtypes import element_type
+from kaoken.errors import KaokenError
+from kaoken.passes.baking.folding import source_key
+from kaoken.passes.baking.workspace import Workspace
+
+EDGE = "int8g"
+"""What embeddings and the layer that gives logits are rounded to, whatever the others."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The values that a weight of few bits is made of."""
+
+    format: Format
+    codes: SSAValue
+    scale: SSAValue
+    minimum: SSAValue | None
+
+
+@dataclass
+class FewBits:
+    """Narrows the layers of one block."""
+
+    block: Block
+    work: Workspace
+    rounding: str | None = None
+    """What weights that are floats are rounded to; they stay as they are by default."""
+    group: int = 32
+    inputs: dict[tuple[SSAValue, int], SSAValue] = field(default_factory=dict)
+    known: dict[tuple[SSAValue, str], Parts] = field(default_factory=dict)
+
+    def apply(self) -> None:
+        edges = set(self._tables()) if self.rounding else set()
+        for op in list(self.block.ops):
+            if isinstance(op, LinearOp) and op.format is None and not op.is_packed:
+                self._linear(op, edges)
+            elif isinstance(op, EmbeddingOp) and is_constant(op.table):
+                self._embedding(op)
+
+    def _tables(self) -> Iterator[SSAValue]:
+        """What ids given to the function are looked up in."""
+        for op in self.block.ops:
+            if isinstance(op, EmbeddingOp) and _is_given(op) and is_constant(op.table):
+                yield op.table
+
+    def _linear(self, op: LinearOp, tables: set[SSAValue]) -> None:
+        if tensor_type(op.input).element_type != f32 or not is_constant(op.weight):
+            return
+        parts = stored_parts(op.weight, op)
+        if parts is None and self.rounding is not None:
+            sizes = {tensor_type(table).get_shape()[0] for table in tables}
+            is_edge = op.weight in tables or op.n in sizes
+            parts = self._rounded(op.weight, op, EDGE if is_edge else self.rounding)
+        if parts is None:
+            return
+        block = parts.format.block(op.k)
+        if (key := (op.input, block)) not in self.inputs:
+            quantize = QuantizeBlocksOp.make([op.input], {"block": int_attr(block)})
+            self.inputs[key] = _insert(op, quantize)
+        operands = {
+            "input": self.inputs[key],
+            "weight": parts.codes,
+            "weight_scale": parts.scale,
+            "weight_min": parts.minimum,
+        }
+        properties = {"format": FormatAttr(parts.format)}
+        Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
+
+    def _embedding(self, op: EmbeddingOp) -> None:
+        parts = stored_parts(op.table, op)
+        if parts is None and self.rounding is not None and _is_given(op):
+            if tensor_type(op.table).element_type == f32:
+                parts = self._rounded(op.table, op, EDGE)
+        if parts is None:
+            return
+        rows = [
+            None if value is None else _insert(op, EmbeddingOp.make([value, op.indices]))
+            for value in (parts.codes, parts.scale, parts.minimum)
+        ]
+        dequantize = DequantizeOp.make(rows, {"format": FormatAttr(parts.format)})
+        dequantize.result.name_hint = op.result.name_hint
+        Rewriter.replace_op(op, dequantize)
+
+    def _rounded(self, weight: SSAValue, before: Operation, name: str) -> Parts:
+        if (key := (weight, name)) not in self.known:
+            source = source_key(weight)
+            try:
+                found = quantized.rounded(self.work.value(weight), name, self.group)
+            except KaokenError as error:
+                raise KaokenError(f'the weight "{source}" cannot be rounded: {error}') from None
+            arrays = (found.codes, found.scale, found.minimum)
+            made = [
+                None if array is None else self._weight(f"{source}.{name}{end}", array)
+                for end, array in zip(("", ".scale", ".min"), arrays, strict=True)
+            ]
+            first = self.block.first_op
+            assert first is not None
+            Rewriter.insert_op([op for op in made if op is not None], InsertPoint.before(first))
+            codes, scale, minimum = (None if op is None else op.result for op in made)
+            assert codes is not None
+            assert scale is not None
+            self.known[key] = Parts(found.format, codes, scale, minimum)
+        return self.known[key]
+
+    def _weight(self, key: str, array: object) -> WeightOp:
+        name = self.work.add(key, array)  # pyright: ignore[reportArgumentType]
+        array = self.work[name]
+        return WeightOp(name, shaped(tuple(map(Dim.of, array.shape)), element_type(array.dtype)))
+
+
+def stored_parts(value: SSAValue, before: Operation) -> Parts | None:
+    """What a constant of few bits is made of; ops that join its parts go before `before`."""
+    if (format_ := stored_format(value)) is None:
+        return None
+    owner = value.owner
+    if isinstance(owner, DequantizeOp):
+        return Parts(format_, owner.input, owner.scale, owner.min)
+    assert isinstance(owner, ConcatOp)
+    pieces = [stored_parts(part, before) for part in owner.inputs]
+
+    def joined(values: list[SSAValue | None]) -> SSAValue | None:
+        present = [v for v in values if v is not None]
+        if not present:
+            return None
+        return _insert(before, ConcatOp.make([present], {"dim": int_attr(0)}))
+
+    known = [piece for piece in pieces if piece is not None]
+    codes = joined([p.codes for p in known])
+    scale = joined([p.scale for p in known])
+    assert codes is not None
+    assert scale is not None
+    return Parts(format_, codes, scale, joined([p.minimum for p in known]))
+
+
+def stored_format(value: SSAValue) -> Format | None:
+    """The format of a constant of few bits, or of several that are joined and are alike."""
+    owner = value.owner
+    if isinstance(owner, DequantizeOp):
+        return owner.format.data
+    if isinstance(owner, ConcatOp) and owner.dim.value.data == 0:
+        kinds = {_kind(part) for part in owner.inputs}
+        return stored_format(owner.inputs[0]) if len(kinds) == 1 else None
+    return None
+
+
+def _kind(value: SSAValue) -> object:
+    """What must be equal of weights that are to be joined; a float has a kind of its own."""
+    owner = value.owner
+    if not isinstance(owner, DequantizeOp):
+        return stored_format(value) or value
+    return owner.format, tensor_type(owner.scale).element_type, owner.min is None
+
+
+def _is_given(op: EmbeddingOp) -> bool:
+    """Whether the ids are an argument, so that the table is a vocabulary."""
+    return isinstance(op.indices, BlockArgument)
+
+
+def _insert(before: Operation, op: KaokenOp) -> SSAValue:
+    Rewriter.insert_op(op, InsertPoint.before(before))
+    return op.result
