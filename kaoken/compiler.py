@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 """Told the name of each stage when it begins."""
 
-DTYPES = ("f32", "bf16", "int8")
+DTYPES = ("auto", "f32", "bf16", "int8", "int4", "int2", "ternary", "int1")
 ACTIVATIONS = ("dynamic", "static")
 MATHS = ("exact", "quake1", "quake2")
 TOKENIZER_FILES = (
@@ -54,7 +54,8 @@ class CompileOptions:
     """How a module is made into a package; what it contains follows from the module."""
 
     target: str = "native"
-    dtype: str = "f32"
+    dtype: str = "auto"
+    """What weights become; `auto`: what they are, those of few bits too, others float32."""
     threads: int = 1
     schedule: str | Path | None = None
     cc: str | None = None
@@ -110,7 +111,7 @@ def compile(
     *,
     dynamic_shapes: Any = None,
     target: str = "native",
-    dtype: str = "f32",
+    dtype: str = "auto",
     threads: int = 1,
     schedule: str | Path | None = None,
     out: str | Path | None = None,
@@ -127,7 +128,8 @@ def compile(
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
 
     A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
-    `.pt2` or a `.mlir`. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
+    `.pt2`, a `.mlir` or a `.gguf`. `dtype` is what weights become (see `kaoken.quantize`): f32, bf16,
+    int8, int4, int2, ternary, int1, or auto, what they are. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that
     a call may use; `schedule` a file or text of `kaoken.schedule`; `head` what follows a
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
     kaoken's cache; `math` is `exact`, or `quake1` or `quake2` for faster exponentials with errors
@@ -254,6 +256,7 @@ def compile_module(
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
     ops = op_counts(module)
+    options = replace(options, dtype=_resolved(module, options.dtype))
     lower(
         module,
         machine,
@@ -267,6 +270,14 @@ def compile_module(
         activations=options.activations,
     )
     write_lowered(module, machine, out, options, compiler, ops, progress)
+
+
+def _resolved(module: ModuleOp, dtype: str) -> str:
+    """`auto` is f32 where no weight is of few bits."""
+    from kaoken.dialect.quant import DequantizeOp
+
+    has_few_bits = any(isinstance(op, DequantizeOp) for op in module.walk())
+    return "f32" if dtype == "auto" and not has_few_bits else dtype
 
 
 def write_lowered(

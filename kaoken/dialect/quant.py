@@ -15,7 +15,7 @@ from xdsl.irdl import (
 from xdsl.utils.exceptions import VerifyException
 
 from kaoken.dialect.attributes import Shape
-from kaoken.dialect.base import AnyTensor, KaokenOp, unify
+from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, unify
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import WORD_BYTES, FormatAttr
 from kaoken.dialect.nn import BLOCK_EXTRA, MIDDLE, UI8

@@ -47,6 +47,7 @@ from kaoken.dialect.attributes import (
 from kaoken.dialect.base import shaped
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp, CacheReadOp, CacheType, RopeOp
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.formats import Format, FormatAttr
 from kaoken.dialect.generation import OUTPUTS, PAST, TOKENS, set_generation_sizes
 from kaoken.dialect.nn import (
     AttentionOp,
@@ -60,6 +61,8 @@ from kaoken.dialect.nn import (
     float_attr,
     int_attr,
 )
+from kaoken.dialect.quant import DequantizeOp
+from kaoken.dtypes import element_type
 from kaoken.errors import KaokenError
 from kaoken.frontend.generation_config import generation_attribute
 from kaoken.frontend.graph import ONE, Graph
@@ -100,8 +103,16 @@ class DecoderConfig:
         return self.windows[layer] if self.windows else None
 
 
-def build_decoder(config: DecoderConfig, store: WeightStore, capacity: int) -> ModuleOp:
+def build_decoder(
+    config: DecoderConfig,
+    store: WeightStore,
+    capacity: int,
+    formats: Mapping[str, Format] | None = None,
+) -> ModuleOp:
     """The module of a decoder whose caches hold `capacity` tokens.
+
+    Keys of `formats` name weights of few bits: under the key the store has codes, with `.scale` and
+    perhaps `.min` behind it the rest.
 
     The store gains the rotary tables. Raises KaokenError when a weight is missing or has another
     shape than the configuration says.
@@ -110,7 +121,7 @@ def build_decoder(config: DecoderConfig, store: WeightStore, capacity: int) -> M
         raise KaokenError(
             f"a context of {capacity} tokens: {config.name} was made for 1 to {config.context}"
         )
-    return _DecoderBuilder(config, store, capacity).module()
+    return _DecoderBuilder(config, store, capacity, formats or {}).module()
 
 
 def widen_outputs(module: ModuleOp) -> None:
@@ -128,8 +139,15 @@ def widen_outputs(module: ModuleOp) -> None:
 class _DecoderBuilder(Graph):
     """Builds `@main`; keeps what all layers read."""
 
-    def __init__(self, config: DecoderConfig, store: WeightStore, capacity: int):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        store: WeightStore,
+        capacity: int,
+        formats: Mapping[str, Format],
+    ):
         self.config, self.store, self.capacity = config, store, capacity
+        self.formats = formats
         self.block = Block(arg_types=[shaped((ONE, TOKENS), i64)])
         super().__init__(Builder(InsertPoint.at_end(self.block)))
         self.block.args[0].name_hint = "input_ids"
@@ -162,13 +180,24 @@ class _DecoderBuilder(Graph):
         return key in self.store
 
     def weight(self, key: str, *shape: int) -> SSAValue:
-        """A weight of the store as f32 of that shape."""
+        """A weight of the store as f32 of that shape, of few bits where it is kept so."""
         found = self.store[key].shape
         if found != shape:
             raise KaokenError(f'weight "{key}" is {list(found)}, but the model needs {list(shape)}')
-        op = WeightOp(key, TensorType(f32, shape))
-        op.result.name_hint = key.removesuffix(".weight").rpartition(".")[2]
-        return self.add(op)
+        hint = key.removesuffix(".weight").rpartition(".")[2]
+        if (format_ := self.formats.get(key)) is None:
+            value = self.add(WeightOp(key, TensorType(f32, shape)))
+        else:
+            parts = [key, f"{key}.scale", *([f"{key}.min"] if self.has(f"{key}.min") else [])]
+            values = [self._stored(part) for part in parts]
+            value = self.make(DequantizeOp, values, {"format": FormatAttr(format_)})
+        value.name_hint = hint
+        return value
+
+    def _stored(self, key: str) -> SSAValue:
+        """An array of the store as it is."""
+        array = self.store[key]
+        return self.add(WeightOp(key, TensorType(element_type(array.dtype), array.shape)))
 
     def linear(self, x: SSAValue, name: str, k: int, n: int) -> SSAValue:
         """A linear layer, with a bias where the store has one."""

@@ -1,7 +1,8 @@
 """GGUF files: hyperparameters, tensors and tokenizer of a decoder, as an L0 module.
 
-Tensors of all types that kaoken reads become float32. Rows of queries and keys stay in the file's
-order: `llama` files pair neighbours for rotary positions.
+Matrices of the types in `KEPT` stay codes and scales, of which `quantize` makes what it wants;
+other types become float32. Rows of queries and keys stay in the file's order: `llama` files pair
+neighbours for rotary positions.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ import numpy as np
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 
 from kaoken.dialect.attributes import Activation
+from kaoken.dialect.formats import Format
 from kaoken.errors import KaokenError
 from kaoken.frontend.decoder import DecoderConfig, build_decoder
 from kaoken.frontend.generation_config import of_gguf
+from kaoken.frontend.gguf_blocks import gguf_blocks
 from kaoken.frontend.rotary import Rotary
+from kaoken.quantized import Quantized
 from kaoken.weights import WeightStore
 
 if TYPE_CHECKING:
     import gguf
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q6_K")
+KEPT = ("Q8_0", "Q4_0", "Q4_1", "TQ1_0", "TQ2_0")
+"""The tensor types whose codes and scales are kept."""
+TYPES = ("F32", "F16", "BF16", *KEPT, "Q5_0", "Q5_1", "Q4_K", "Q6_K")
 """The tensor types that kaoken reads."""
 MAGIC = b"GGUF"
 
@@ -145,6 +151,14 @@ class GgufFile:
         values = quants.dequantize(tensor.data, tensor.tensor_type)
         return np.ascontiguousarray(values, np.float32)
 
+    def quantized(self, name: str) -> Quantized | None:
+        """A tensor as codes and scales, where its type is one of `KEPT`."""
+        tensor = self.tensors[name]
+        kind = tensor.tensor_type.name
+        if kind not in KEPT or len(tensor.shape) != 2:
+            return None
+        return gguf_blocks(kind, np.asarray(tensor.data), int(tensor.shape[0]))
+
     def types(self) -> dict[str, int]:
         """How many tensors there are of each type, the most frequent first."""
         return dict(Counter(t.tensor_type.name for t in self.tensors.values()).most_common())
@@ -179,7 +193,7 @@ def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = Non
     """The model in a GGUF file, for contexts of up to `max_tokens` tokens.
 
     `max_tokens` is lowered to what the model was made for. The module's `kaoken.notes` say which
-    tensor types were made into float32. Raises KaokenError when the file is broken, or its
+    tensor types were made into float32 whatever `quantize` does. Raises KaokenError when the file is broken, or its
     architecture, a tensor type or a scaling of positions is unknown.
     """
     if max_tokens < 1:
@@ -187,9 +201,10 @@ def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = Non
     file = GgufFile(path)
     architecture = _architecture(file)
     config = _config(file, architecture, name or _name_of(file))
-    store = _weights(file, architecture)
-    module = build_decoder(config, store, min(max_tokens, config.context))
-    changed = [f"{kind} ({n} tensors)" for kind, n in file.types().items() if kind != "F32"]
+    store, formats = _weights(file, architecture)
+    module = build_decoder(config, store, min(max_tokens, config.context), formats)
+    known = ("F32", *KEPT)
+    changed = [f"{kind} ({n} tensors)" for kind, n in file.types().items() if kind not in known]
     if changed:
         note = StringAttr(f"{file.path.name}: {', '.join(changed)} become f32")
         module.attributes["kaoken.notes"] = ArrayAttr([note])
@@ -293,14 +308,25 @@ def _windows(file: GgufFile, architecture: Architecture, layers: int) -> tuple[i
     return tuple(None if (i + 1) % architecture.pattern == 0 else window for i in range(layers))
 
 
-def _weights(file: GgufFile, architecture: Architecture) -> WeightStore:
-    """All tensors as float32 under Hugging Face's names."""
+def _weights(
+    file: GgufFile, architecture: Architecture
+) -> tuple[WeightStore, dict[str, Format]]:
+    """All tensors under Hugging Face's names, with the formats of those of few bits."""
     store = WeightStore()
+    formats: dict[str, Format] = {}
     for name in file.tensors:
         if name == "rope_freqs.weight":
             continue
-        store.add(_key(file, architecture, name), file.array(name))
-    return store
+        key = _key(file, architecture, name)
+        if (kept := file.quantized(name)) is None:
+            store.add(key, file.array(name))
+            continue
+        formats[key] = kept.format
+        store.add(key, kept.codes)
+        store.add(f"{key}.scale", kept.scale)
+        if kept.minimum is not None:
+            store.add(f"{key}.min", kept.minimum)
+    return store, formats
 
 
 def _key(file: GgufFile, architecture: Architecture, name: str) -> str:

@@ -33,16 +33,18 @@ Through Weight Equalization and Bias Correction", 2019, section 4.2).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 from xdsl.context import Context
-from xdsl.dialects.builtin import BoolAttr, ModuleOp, UnitAttr, bf16, f32
+from xdsl.dialects.builtin import ArrayAttr, BoolAttr, ModuleOp, StringAttr, UnitAttr, bf16, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
@@ -65,7 +67,7 @@ from kaoken.passes.baking.folding import source_key
 from kaoken.passes.baking.scales import fold_attention_scale
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
-from kaoken.passes.quantizing.few_bits import FewBits
+from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
 
 FEW_BITS = ("int4", "int2", "ternary", "int1")
 DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS)
@@ -100,6 +102,7 @@ class QuantizePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         work = Workspace(op)
+        before = stored_weights(op)
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
         for block in blocks:
             if self.dtype not in ("auto", "f32"):
@@ -115,7 +118,10 @@ class QuantizePass(ModulePass):
                 self._narrow(layer, narrowed[x])
             for observe in [o for o in block.ops if isinstance(o, ObserveOp)]:
                 Rewriter.replace_op(observe, [], [observe.input])
+        if before:
+            dce(op)
         work.commit()
+        _note(op, before, self.dtype)
 
     def _narrow_input(self, x: SSAValue, first: LinearOp, work: Workspace) -> _Input:
         """The narrow input, before the first layer that reads it."""
@@ -153,6 +159,24 @@ class QuantizePass(ModulePass):
         }
         properties = {"input_zero_point": int_attr(x.zero_point)}
         Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
+
+
+def _note(module: ModuleOp, before: dict[str, str], dtype: str) -> None:
+    """Say which weights of few bits stay so, and which do not."""
+    if not before:
+        return
+    kept = {key: text for key, text in before.items() if key not in stored_weights(module)}
+    lost = {key: text for key, text in before.items() if key not in kept}
+    notes = [
+        f"{n} weights stay codes of {text}" for text, n in Counter(kept.values()).most_common()
+    ]
+    if lost:
+        to = "f32" if dtype == "auto" else dtype
+        names = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
+        notes.append(f"{len(lost)} weights of few bits become {to}: {names}")
+    known = module.attributes.get("kaoken.notes")
+    old = list(known.data) if isinstance(known, ArrayAttr) else []
+    module.attributes["kaoken.notes"] = ArrayAttr([*old, *map(StringAttr, notes)])
 
 
 @dataclass(frozen=True)

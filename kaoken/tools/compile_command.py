@@ -46,12 +46,11 @@ def run_compile(
     with progress_line() as progress:
         progress("import")
         module = import_model(model, max_tokens=max_tokens, max_batch=max_batch, head=head)
-        notes = notes_of(module)
         if emit == "mlir":
             _write_mlir(module, out, options)
         else:
             compile_module(module, out, options, progress)
-    for note in notes:
+    for note in notes_of(module):
         print(note)
     print(f"wrote {out} ({progress.summary()})")
 
@@ -66,7 +65,7 @@ def samples_of(model: Path, texts: Path | None, max_tokens: int) -> list[dict[st
 
 
 def notes_of(module: ModuleOp) -> list[str]:
-    """What the frontend has to say to the user, in `kaoken.notes`."""
+    """What passes have to say to the user, in `kaoken.notes`."""
     from xdsl.dialects.builtin import ArrayAttr, StringAttr
 
     notes = module.attributes.get("kaoken.notes")

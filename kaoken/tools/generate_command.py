@@ -189,9 +189,8 @@ def _compile(
             raise KaokenError(f"{model} does not generate text: it is an encoder")
         if all_outputs:
             widen_outputs(module)
-        notes = notes_of(module)
         compile_module(module, folder, options, progress)
-    for note in (*notes, f"compiled {model.name} ({progress.summary()})"):
+    for note in (*notes_of(module), f"compiled {model.name} ({progress.summary()})"):
         print(note, file=sys.stderr)
 
 

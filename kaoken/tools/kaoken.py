@@ -39,7 +39,11 @@ MaxBatch = Annotated[int, typer.Option(min=1, help="Most texts of one call.")]
 Threads = Annotated[int, typer.Option(min=1, help="Most threads of one call.")]
 CC = Annotated[str | None, typer.Option(help="C compiler: gcc, clang, zig, or a command.")]
 Dtype = Annotated[
-    str, typer.Option(help="Weights and products of linear layers: f32, bf16 or int8.")
+    str,
+    typer.Option(
+        help="Weights of linear layers: f32, bf16, int8, int4, int2, ternary, int1, or auto: as "
+        "they come, those of few bits too."
+    ),
 ]
 Schedule = Annotated[
     Path | None,
@@ -60,7 +64,7 @@ def compile(
         str,
         typer.Option(help="How far to go: mlir (the imported model), c (C source), so (library)."),
     ] = "so",
-    dtype: Dtype = "f32",
+    dtype: Dtype = "auto",
     head: Annotated[
         str,
         typer.Option(help="What follows a folder's model: none, auto, mean-pool or sentence."),
@@ -184,9 +188,7 @@ def generate(
     ] = 1024,
     target: Target = "native",
     threads: Threads = 1,
-    dtype: Annotated[
-        str, typer.Option(help="Weights and products of linear layers: f32, bf16 or int8.")
-    ] = "f32",
+    dtype: Dtype = "auto",
     cc: CC = None,
     as_json: Json = False,
 ) -> None:
@@ -270,7 +272,7 @@ def verify(
     tolerance: Annotated[
         float, typer.Option(help="Largest difference allowed, relative to the largest value or 1.")
     ] = 1e-5,
-    dtype: Dtype = "f32",
+    dtype: Dtype = "auto",
     texts: Annotated[
         Path | None,
         typer.Option(help="Texts, one a line, whose similarities are ranked; some are built in."),
@@ -401,7 +403,7 @@ def profile(
     batch: Annotated[int, typer.Option(min=1, help="Texts of one call.")] = 1,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of one text.")] = 128,
     threads: Threads = 1,
-    dtype: Dtype = "f32",
+    dtype: Dtype = "auto",
     target: Target = "native",
     schedule: Schedule = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to run.")] = 2.0,
@@ -440,7 +442,7 @@ def tune(
     out: Annotated[Path, typer.Option("--out", "-o", help="The schedule file to write.")] = Path(
         "tuned.schedule"
     ),
-    dtype: Dtype = "f32",
+    dtype: Dtype = "auto",
     threads: Threads = 1,
     tokens: Annotated[
         str, typer.Option(help="Lengths of the texts to time each schedule for.")

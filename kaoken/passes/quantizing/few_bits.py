@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import f32
+from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -141,6 +141,15 @@ class FewBits:
         name = self.work.add(key, array)  # pyright: ignore[reportArgumentType]
         array = self.work[name]
         return WeightOp(name, shaped(tuple(map(Dim.of, array.shape)), element_type(array.dtype)))
+
+
+def stored_weights(module: ModuleOp) -> dict[str, str]:
+    """The keys of the weights of few bits that the module reads as numbers, with their formats."""
+    return {
+        op.input.owner.key.data: str(op.format.data)
+        for op in module.walk()
+        if isinstance(op, DequantizeOp) and isinstance(op.input.owner, WeightOp) and op.result.uses
+    }
 
 
 def stored_parts(value: SSAValue, before: Operation) -> Parts | None:
