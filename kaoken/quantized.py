@@ -208,7 +208,10 @@ def _as_scale(scale: np.ndarray) -> np.ndarray:
 
 
 def _best(
-    blocks: np.ndarray, inside: np.ndarray, candidates: list[tuple[np.ndarray, ...]], format_: Format
+    blocks: np.ndarray,
+    inside: np.ndarray,
+    candidates: list[tuple[np.ndarray, ...]],
+    format_: Format,
 ) -> _Found:
     """The candidates (scale, or scale and minimum, each [N, G]) of least squared error."""
     best, least = None, None

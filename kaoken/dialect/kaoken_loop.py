@@ -272,7 +272,8 @@ class DotOp(IRDLOperation):
     """`acc` plus the products of the numbers that two i32 words hold, lane by lane.
 
     With `ui8_i8` four unsigned bytes of lhs meet four signed ones of rhs, summed exactly in i32; so
-    with `ui7_i8`, where they are in 0 .. 127 and -127 .. 127; with `bf16` two pairs of bf16 are summed in f32.
+    with `ui7_i8`, where they are in 0 .. 127 and -127 .. 127; with `bf16` two pairs of bf16 are
+    summed in f32.
     """
 
     name = "kaoken_loop.dot"

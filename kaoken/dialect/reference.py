@@ -7,8 +7,8 @@ The rules that hold for all ops:
   transcendental functions are as exact as the element type allows.
 - A fused linear layer rounds after each of its parts (product with bias, activation, residual,
   norm), so it equals the separate ops bit for bit. Weights of few bits are the exception: their
-  products are float32 step by step (`kaoken.quantized`), which compiled code equals bit for bit. Attention rounds its scaled scores before it
-  adds a float mask, to float32 at least.
+  products are float32 step by step (`kaoken.quantized`), which compiled code equals bit for bit.
+  Attention rounds its scaled scores before it adds a float mask, to float32 at least.
 - Integers are computed in their own type and wrap around.
 """
 

@@ -193,8 +193,8 @@ def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = Non
     """The model in a GGUF file, for contexts of up to `max_tokens` tokens.
 
     `max_tokens` is lowered to what the model was made for. The module's `kaoken.notes` say which
-    tensor types were made into float32 whatever `quantize` does. Raises KaokenError when the file is broken, or its
-    architecture, a tensor type or a scaling of positions is unknown.
+    tensor types were made into float32 whatever `quantize` does. Raises KaokenError when the file
+    is broken, or its architecture, a tensor type or a scaling of positions is unknown.
     """
     if max_tokens < 1:
         raise KaokenError("max_tokens is at least 1")
@@ -308,9 +308,7 @@ def _windows(file: GgufFile, architecture: Architecture, layers: int) -> tuple[i
     return tuple(None if (i + 1) % architecture.pattern == 0 else window for i in range(layers))
 
 
-def _weights(
-    file: GgufFile, architecture: Architecture
-) -> tuple[WeightStore, dict[str, Format]]:
+def _weights(file: GgufFile, architecture: Architecture) -> tuple[WeightStore, dict[str, Format]]:
     """All tensors under Hugging Face's names, with the formats of those of few bits."""
     store = WeightStore()
     formats: dict[str, Format] = {}

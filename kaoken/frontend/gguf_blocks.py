@@ -1,12 +1,12 @@
 """Blocks of GGUF's quantised types as codes and scales, without any rounding.
 
-| type  | a block                                                                     | format          |
-|-------|-----------------------------------------------------------------------------|-----------------|
-| Q8_0  | f16 scale, 32 x i8                                                          | 8 bits, 128 off |
-| Q4_0  | f16 scale, 16 bytes: weight i in the low half of byte i, i + 16 in the high | 4 bits, 8 off   |
-| Q4_1  | f16 scale, f16 minimum, 16 bytes as above                                   | 4 bits          |
-| TQ2_0 | 64 bytes: byte i of each 32 holds 4 weights 32 apart, two bits each, f16    | 2 bits, 1 off   |
-| TQ1_0 | 52 bytes of base-3 digits, 5 (then 4) a byte, f16 scale                     | 2 bits, 1 off   |
+| type  | a block                                                           | format          |
+|-------|-------------------------------------------------------------------|-----------------|
+| Q8_0  | f16 scale, 32 x i8                                                | 8 bits, 128 off |
+| Q4_0  | f16 scale, 16 bytes: weight i low in byte i, i + 16 high          | 4 bits, 8 off   |
+| Q4_1  | f16 scale, f16 minimum, 16 bytes as above                         | 4 bits          |
+| TQ2_0 | 64 bytes: each byte of 32 holds 4 weights 32 apart, f16 scale     | 2 bits, 1 off   |
+| TQ1_0 | 52 bytes of base-3 digits, 5 (then 4) a byte, f16 scale           | 2 bits, 1 off   |
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ folds. Sums, epilogues and everything between linear layers stay f32 (i32 for th
 eight bits). Attention's products take bf16 factors with either dtype. Layers whose weights are not
 known, or whose inputs do not fill 32-bit lanes, stay as they are. With dtype=f32 nothing changes.
 
-With dtype=auto weights stay as they come: those that are `kaoken.dequantize` of codes are multiplied
-as codes, all others as floats. int4, int2, ternary and int1 round those others too, a scale for each
-group of inputs, and embeddings and the layer of logits to eight bits (`quantizing/few_bits.py`):
+With dtype=auto weights stay as they come: those that are `kaoken.dequantize` of codes are
+multiplied as codes, all others as floats. int4, int2, ternary and int1 round those others too, a
+scale for each group of inputs, and embeddings and the layer of logits to eight bits
+(`quantizing/few_bits.py`):
 
     %xq = kaoken.quantize_blocks %x {block = 32} : tensor<?x384xf32> -> tensor<?x12x10xi32>
     %y = kaoken.linear %xq, %codes bias %b weight_scale %ws

@@ -134,4 +134,3 @@ def _integer_sum(
 def _number(kernel: Kernel, value: SSAValue) -> SSAValue:
     """A scale as f32."""
     return value if value.type == f32 else kernel.insert(ConvertOp(value, f32))
-

@@ -246,7 +246,9 @@ def _integer_sum(
         words = weight(linear.weight, kernel.affine(lambda k: k + 1, k))
         return kernel.insert(DotOp(DotKind.UI8_I8, kernel.load(linear.x, i, k), words, acc))
 
-    total = kernel.insert(ConvertOp(kernel.fold("k", linear.k, weight(linear.weight, 0), step), f32))
+    total = kernel.insert(
+        ConvertOp(kernel.fold("k", linear.k, weight(linear.weight, 0), step), f32)
+    )
     rows, columns = linear.scales
     scale = kernel.load(columns, *column)
     if rows is not None:

@@ -31,7 +31,6 @@ from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.kaoken_loop import ConvertOp
-from kaoken.dialect.nn import BLOCK_EXTRA
 from kaoken.dialect.quant import (
     LEAST_SCALE,
     LIMIT,
