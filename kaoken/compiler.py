@@ -130,7 +130,8 @@ def compile(
     A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
     `.pt2`, a `.mlir` or a `.gguf`. `dtype` is what weights become (the pass `quantize`): f32, bf16,
     int8, int4, int2, ternary, int1, or auto, what they are. `target` is `native` or such as
-    `x86-64-v4+vnni`; `threads` the most that a call may use; `schedule` a file or text of `kaoken.schedule`; `head` what follows a
+    `x86-64-v4+vnni`; `threads` the most that a call may use; `schedule` a file or text of
+    `kaoken.schedule`; `head` what follows a
     folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
     kaoken's cache; `math` is `exact`, or `quake1` or `quake2` for faster exponentials with errors
     of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. For

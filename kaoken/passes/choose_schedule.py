@@ -189,7 +189,7 @@ def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     sums = max(vectors, (machine.vector_registers - 2 * FEW_BITS_SPARE) // 2)
     most = max(1, min(op.n // width, sums // (2 * vectors)))
     panels = max(p for p in (1, 2, 4) if p <= most)
-    rows = max(2, min(sums // (panels * vectors), MAX_ROWS))
+    rows = max(2, min(sums // (panels * vectors), MAX_ROWS if machine.vector_bytes else 2))
     assert op.format is not None
     block_words = op.k // tensor_type(op.input).get_shape()[-2] // WORD_BYTES
     words = block_words // op.format.data.planes

@@ -5,7 +5,7 @@
 // RUN: not kaoken-opt %s -p 'quantize{dtype=int7}' 2>&1 | filecheck %s --check-prefix=BAD
 
 // F32-NOT: kaoken.quantize
-// BAD: quantize has no dtype 'int7': choose one of f32, bf16, int8
+// BAD: quantize has no dtype 'int7': choose one of auto, f32, bf16, int8, int4
 
 // Two layers read %x, which is quantised once. The third one's three inputs fill no 32-bit word:
 // it stays as it is.

@@ -1,0 +1,198 @@
+"""Weights of few bits: formats, packing, rounding, and compiled code against numpy, bit for bit."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from kaoken.backend.machine import TargetMachine
+from kaoken.dialect.formats import Format
+from kaoken.dialect.reference import run_module
+from kaoken.errors import KaokenError
+from kaoken.modules import parse_module
+from kaoken.pipelines import loop_pipeline
+from kaoken.quantized import (
+    ROUNDED,
+    Quantized,
+    dequantize,
+    multiply,
+    pack_codes,
+    pack_groups,
+    quantize_blocks,
+    rounded,
+    unpack_codes,
+    unpack_groups,
+)
+from kaoken.universe import make_context
+from kaoken.weights import attach_store
+from tests.c.stages import compile_stage, run_stage
+from tests.helpers import apply_passes, store_from
+
+FORMATS = [
+    Format(8, 32, 128),
+    Format(4, 32, 8),
+    Format(4, 32),
+    Format(2, 256, 1),
+    Format(2, 0, 1),
+    Format(1, 32, 1, 2),
+]
+MINIMA = {Format(4, 32)}
+
+
+def random_weight(format_: Format, n: int, k: int, seed: int = 0) -> Quantized:
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, format_.largest + 1, (n, k)).astype(np.uint8)
+    groups = (n, format_.groups(k))
+    scale = random.standard_normal(groups).astype(np.float16)
+    minimum = random.standard_normal(groups).astype(np.float16)
+    return Quantized(format_, codes, scale, minimum if format_ in MINIMA else None)
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=str)
+@pytest.mark.parametrize("k", [1, 7, 129, 512])
+def test_packing_loses_nothing(format_: Format, k: int):
+    weight = random_weight(format_, 17, k)
+    panels = pack_codes(weight.codes, format_, 16)
+    assert panels.nbytes == 32 * format_.groups(k) * format_.block(k) * format_.bits // 8
+    np.testing.assert_array_equal(unpack_codes(panels, format_, 17, k), weight.codes)
+    scales = pack_groups(weight.scale, 16)
+    np.testing.assert_array_equal(unpack_groups(scales, 17), weight.scale)
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=str)
+def test_the_product_is_that_of_the_numbers(format_: Format):
+    weight = random_weight(format_, 5, 70)
+    x = np.random.default_rng(1).standard_normal((3, 70)).astype(np.float32)
+    blocks = quantize_blocks(x, format_.block(70))
+    y = multiply(blocks, weight.codes, weight.scale, weight.minimum, format_)
+    steps = blocks[..., :-2].copy().view(np.int8).reshape(*blocks.shape[:-1], -1)
+    inputs = steps * blocks[..., -2, None].view(np.float32)
+    exact = inputs.reshape(3, -1)[:, :70] @ weight.dequantized().T
+    np.testing.assert_allclose(y, exact, rtol=0, atol=1e-4 * np.abs(exact).max())
+    assert np.abs(inputs.reshape(3, -1)[:, :70] - x).max() <= np.abs(x).max() / 254 * 1.001
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounding(name: str):
+    weight = np.random.default_rng(0).standard_normal((6, 70)).astype(np.float32)
+    weight[2] = 0
+    found = rounded(weight, name)
+    values = found.dequantized()
+    np.testing.assert_array_equal(values[2], 0)
+    plain = np.abs(weight).max() / (1 << found.format.bits)
+    bound = {"int8g": 0.01, "int4": 0.11, "int2": 0.35, "ternary": 0.46, "int1": 0.65}[name]
+    assert np.sqrt(np.mean((values - weight) ** 2)) < bound, plain
+    if name != "int1":
+        again = rounded(values, name).dequantized()
+        np.testing.assert_allclose(again, values, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(np.nan, "NaN or infinity"), (np.inf, "infinity"), (1e9, "too large")]
+)
+def test_numbers_that_no_scale_fits(value: float, reason: str):
+    module = parse_module(_linears([Format(4, 32, 8)], 64, 3, plain=True))
+    weight = np.ones((3, 64), np.float32)
+    weight[1, 5] = value
+    attach_store(module, store_from({"w0": weight}))
+    with pytest.raises(KaokenError, match=f'the weight "w0" cannot be rounded: .*{reason}'):
+        apply_passes(module, "quantize{dtype=int4}")
+
+
+def test_a_group_must_fill_words():
+    module = parse_module(_linears([Format(4, 32, 8)], 64, 3, plain=True))
+    attach_store(module, store_from({"w0": np.ones((3, 64), np.float32)}))
+    with pytest.raises(KaokenError, match="a group of 12 codes of 4 bits does not fill"):
+        apply_passes(module, "quantize{dtype=int4 group=12}")
+
+
+def _linears(formats: list[Format], k: int, n: int, plain: bool = False) -> str:
+    """A layer for each format, all with the same input."""
+    lines, results = [], []
+    for i, format_ in enumerate(formats):
+        g = format_.groups(k)
+        minimum = f"(min %m{i} : tensor<{n}x{g}xf16>)" if format_ in MINIMA else ""
+        if plain:
+            lines.append(f'%v{i} = kaoken.weight "w{i}" : tensor<{n}x{k}xf32>')
+        else:
+            lines += [
+                f'%c{i} = kaoken.weight "c{i}" : tensor<{n}x{k}xui8>',
+                f'%s{i} = kaoken.weight "s{i}" : tensor<{n}x{g}xf16>',
+            ]
+            if minimum:
+                lines.append(f'%m{i} = kaoken.weight "m{i}" : tensor<{n}x{g}xf16>')
+            lines.append(
+                f"%v{i} = kaoken.dequantize %c{i} scale %s{i} : tensor<{n}x{g}xf16> "
+                f"{minimum.strip('()')} {{format = #kaoken.format<{format_}>}} "
+                f": tensor<{n}x{k}xui8> -> tensor<{n}x{k}xf32>"
+            )
+        lines.append(
+            f"%y{i} = kaoken.linear %x, %v{i} : tensor<?x{k}xf32>, tensor<{n}x{k}xf32> "
+            f"-> tensor<?x{n}xf32>"
+        )
+        results.append(f"tensor<?x{n}xf32>")
+    names = ", ".join(f"%y{i}" for i in range(len(formats)))
+    types = ", ".join(results)
+    body = "\n  ".join(lines)
+    return f"""
+func.func @main(%x: tensor<?x{k}xf32> {{kaoken.shape = #kaoken.shape<[rows, {k}]>}}) -> ({types})
+    attributes {{kaoken.max = {{rows = 20}}}} {{
+  {body}
+  return {names} : {types}
+}}
+"""
+
+
+def _kept(formats: list[Format], k: int, n: int) -> ModuleOp:
+    """The layers as `quantize` makes them; the first column's codes are the largest there are."""
+    module = parse_module(_linears(formats, k, n))
+    arrays: dict[str, np.ndarray] = {}
+    for i, format_ in enumerate(formats):
+        weight = random_weight(format_, n, k, i)
+        weight.codes[0] = format_.largest
+        arrays |= {f"c{i}": weight.codes, f"s{i}": weight.scale}
+        if weight.minimum is not None:
+            arrays[f"m{i}"] = weight.minimum
+    attach_store(module, store_from(arrays))
+    return apply_passes(module, "quantize{dtype=auto}")
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3", "generic"])
+def test_compiled_code_equals_numpy(target: str, tmp_path: Path):
+    """Odd sizes, a block of zeros, and rows of the largest inputs against the largest codes."""
+    machine = TargetMachine.parse(target)
+    if machine.description.architecture not in ("", platform.machine()):
+        pytest.skip("another architecture")
+    formats = FORMATS if target != "generic" else FORMATS[1:3]
+    kept = _kept(formats, 129, 50)
+    low = apply_passes(kept, f"choose-schedule{{target={machine.description.name}}},bake")
+    for one in loop_pipeline(1):
+        one.apply(make_context(), low)
+    model = compile_stage(low, tmp_path / "model", machine)
+    for rows in (1, 2, 7, 17):
+        x = np.random.default_rng(rows).standard_normal((rows, 129)).astype(np.float32)
+        x[0, :40] = 0
+        x[1:2], x[2:3] = 1, -1
+        expected = run_module(kept, [x])
+        for found, wanted in zip(run_stage(model, [x]), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_gguf_blocks_are_what_gguf_reads():
+    gguf = pytest.importorskip("gguf")
+    from kaoken.frontend.gguf import KEPT
+    from kaoken.frontend.gguf_blocks import gguf_blocks
+
+    weight = np.random.default_rng(0).standard_normal((5, 512)).astype(np.float32)
+    for kind in KEPT:
+        type_ = gguf.GGMLQuantizationType[kind]
+        data = gguf.quants.quantize(weight, type_)
+        kept = gguf_blocks(kind, data, 512)
+        np.testing.assert_array_equal(
+            dequantize(kept.codes, kept.scale, kept.minimum, kept.format),
+            gguf.quants.dequantize(data, type_),
+        )
