@@ -181,9 +181,7 @@ def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) 
         _output(kernel, linear, i, (j,), lambda w, k: kernel.load(w, panels, k, lane))
 
 
-def _output(
-    kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
-) -> None:
+def _output(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor) -> None:
     """One element of the result."""
     if linear.few_bits is not None:
         start = _start(kernel, linear, column)
