@@ -9,7 +9,10 @@ for token in model.stream(max_new_tokens=50):
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,8 @@ from kaoken.generation.generate import (
     recorded_of,
     strings_of,
 )
-from kaoken.generation.options import GenerationOptions
+from kaoken.generation.options import MOST_GUESSES, GenerationOptions
+from kaoken.generation.speculation import Speculation
 from kaoken.texts import open_tokenizer
 
 _FUNCTIONS = {
@@ -38,6 +42,14 @@ _FUNCTIONS = {
     "best_token": (ctypes.c_int64, []),
     "length": (ctypes.c_int64, []),
     "rewind": (ctypes.c_int, [ctypes.c_int64]),
+    "tokens": (ctypes.c_void_p, []),
+    "guess": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int64]),
+    "lookup": (ctypes.c_int64, [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64]),
+}
+_STATE_FUNCTIONS = {
+    "save": (ctypes.c_int, [ctypes.c_char_p]),
+    "load": (ctypes.c_int, [ctypes.c_char_p]),
+    "copy": (None, [ctypes.c_void_p]),
 }
 
 
@@ -58,6 +70,11 @@ class CompiledDecoder(CompiledModel):
         self.vocabulary = int(library.manifest["outputs"][0]["shape"][-1])
         self._own = self._idle.pop()
         self._call = library.functions(_FUNCTIONS)
+        self._guesses = np.empty(MOST_GUESSES, np.int64)
+        self.reused = 0
+        """How many tokens the last `begin` found in the context, and did not compute again."""
+        self.speculation: Speculation | None = None
+        """How guessing went in the last text of `generate` with prompt_lookup_num_tokens."""
 
     def new_context(self) -> CompiledDecoder:
         return type(self)(self._library, self.threads)
@@ -99,8 +116,17 @@ class CompiledDecoder(CompiledModel):
         address = self._call["logits"](self._own.handle)
         if not address:
             raise KaokenError("there are no logits: add a token first")
-        values = (ctypes.c_float * self.vocabulary).from_address(address)
-        return np.ctypeslib.as_array(values)
+        return self._rows(address, 1)[0]
+
+    def _rows(self, address: int, count: int) -> np.ndarray:
+        values = (ctypes.c_float * (count * self.vocabulary)).from_address(address)
+        return np.ctypeslib.as_array(values).reshape(count, self.vocabulary)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int64 [length], a copy of the tokens that the context holds."""
+        address = self._call["tokens"](self._own.handle)
+        return np.ctypeslib.as_array((ctypes.c_int64 * len(self)).from_address(address)).copy()
 
     def all_logits(self, tokens: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """What follows each of the tokens: float32 [rows, vocabulary], some rows at a time.
@@ -138,10 +164,71 @@ class CompiledDecoder(CompiledModel):
         return token
 
     def begin(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Hold these tokens and no others; gives `logits`."""
+        """Hold these tokens and no others; gives `logits`.
+
+        What the context has in common with them is not computed again; the bits are the same.
+        """
         ids = np.ascontiguousarray(tokens, np.int64).reshape(-1)
-        self.reset()
-        return self.prefill(ids)
+        held = self.tokens[: ids.size]
+        differing = np.flatnonzero(held != ids[: held.size])
+        common = int(differing[0]) if differing.size else held.size
+        if common == ids.size:
+            self.rewind(common)
+            self.reused = common
+            if self._call["logits"](self._own.handle):
+                return self.logits
+        self.reused = min(common, max(ids.size - 1, 0))
+        self.rewind(self.reused)
+        return self.prefill(ids[self.reused :])
+
+    def guess(self, tokens: Sequence[int]) -> np.ndarray:
+        """Add a few tokens in one pass; gives float32 [tokens, vocabulary], what follows each.
+
+        Valid up to the next call but `rewind`, which forgets those that turn out wrong.
+        """
+        ids = np.ascontiguousarray(tokens, np.int64)
+        self._check(self._call["guess"](self._own.handle, ids.ctypes.data, ids.size))
+        last = self._call["logits"](self._own.handle)
+        return self._rows(last - 4 * self.vocabulary * (ids.size - 1), ids.size)
+
+    def lookup(self, token: int, most: int) -> list[int]:
+        """Guesses of what follows `token`, from an earlier place like this; up to 7, or none."""
+        place = self._guesses.ctypes.data
+        count = self._call["lookup"](self._own.handle, token, place, min(most, MOST_GUESSES))
+        return self._guesses[:count].tolist()
+
+    def save_state(self, path: str | Path) -> None:
+        """Write what the context holds to a file: tokens, caches, logits.
+
+        KaokenError when it cannot be written; a file of that name is then as before.
+        """
+        self._check(self._state("save")(self._own.handle, os.fsencode(path)))
+
+    def load_state(self, path: str | Path) -> None:
+        """Hold what `save_state` wrote, in any process with this build of the model.
+
+        KaokenError for a file of another model, a truncated one and the like; the context is then
+        as before.
+        """
+        self._check(self._state("load")(self._own.handle, os.fsencode(path)))
+
+    def fork(self) -> CompiledDecoder:
+        """A new context that holds the same; the two share nothing that changes."""
+        other = self.new_context()
+        other.take(self)
+        return other
+
+    def take(self, other: CompiledDecoder) -> None:
+        """Hold what another context of the same model holds."""
+        if other._library is not self._library:
+            raise KaokenError(f"{other.name} and {self.name} are not contexts of one loaded model")
+        self._state("copy")(self._own.handle, other._own.handle)
+
+    def _state(self, verb: str) -> Any:
+        try:
+            return self._library.functions({verb: _STATE_FUNCTIONS[verb]})[verb]
+        except AttributeError:
+            raise KaokenError(f"{self.name} was compiled without saved states") from None
 
     def stream(self, max_new_tokens: int, end_tokens: Sequence[int] | None = None) -> Iterator[int]:
         """The likeliest continuation token by token, up to an end token or a full context.
@@ -153,20 +240,58 @@ class CompiledDecoder(CompiledModel):
         return self.tokens_of(choice, [], max_new_tokens, ends)
 
     def tokens_of(
-        self, choice: Choice, prompt: Sequence[int], limit: int, end_tokens: Sequence[int]
-    ) -> Iterator[int]:
+        self,
+        choice: Choice,
+        prompt: Sequence[int],
+        limit: int,
+        end_tokens: Sequence[int],
+        speculation: Speculation | None = None,
+    ) -> Generator[int]:
         """What follows the context's tokens, which are `prompt`, as `choice` chooses it.
 
         At most `limit` tokens, up to one of the end tokens, which is given as well, or a full
-        context.
+        context. With `speculation`, guesses are checked several in one pass.
         """
-        tokens = list(prompt)
-        for left in range(limit, 0, -1):
-            tokens.append(choice(tokens, self.logits))
-            yield tokens[-1]
-            if tokens[-1] in end_tokens or left == 1 or len(self) == self.capacity:
-                return
-            self.step(tokens[-1])
+        tokens, most = list(prompt), len(prompt) + limit
+
+        def chosen(logits: np.ndarray) -> int:
+            tokens.append(choice(tokens, logits))
+            return tokens[-1]
+
+        yield chosen(self.logits)
+        while tokens[-1] not in end_tokens and len(tokens) < most and len(self) < self.capacity:
+            room = min(most - len(tokens), self.capacity - len(self)) - 1
+            wanted = speculation.wanted(room) if speculation is not None else 0
+            guesses = self.lookup(tokens[-1], wanted) if wanted else []
+            if speculation is None or not guesses:
+                yield chosen(self.step(tokens[-1]))
+                continue
+            with closing(self._verified(tokens[-1], guesses, chosen, speculation)) as run:
+                for token in run:
+                    yield token
+                    if token in end_tokens:
+                        return
+
+    def _verified(
+        self,
+        token: int,
+        guesses: list[int],
+        chosen: Callable[[np.ndarray], int],
+        speculation: Speculation,
+    ) -> Generator[int]:
+        """What follows `token`, up to and with the first token that no guess foretold."""
+        kept, right = len(self) + 1, 0
+        try:
+            rows = self.guess([token, *guesses])
+            for row, guess in zip(rows, [*guesses, None], strict=True):
+                token = chosen(row)
+                yield token
+                if token != guess:
+                    break
+                right += 1
+        finally:
+            speculation.note(len(guesses), right)
+            self.rewind(min(len(self), kept + right))
 
     def generate(
         self,

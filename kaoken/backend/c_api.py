@@ -37,6 +37,8 @@ _CREATE_PARAMETERS = (
     "char *error",
     "size_t error_size",
 )
+STATE_HEADER = "kaoken_state.h"
+"""What models that generate text include besides."""
 _RUNTIME_HEADER = '#include "kaoken_runtime.h"'
 
 
@@ -139,6 +141,8 @@ def source(m: ModelText, code: str, calls: Mapping[str, str]) -> str:
     `calls` are those of the printed entries, over the names that `_body` declares.
     """
     runtime = "" if _RUNTIME_HEADER in code else f"\n{_RUNTIME_HEADER}\n"
+    if m.interface.generation is not None:
+        runtime += f'\n#include "{STATE_HEADER}"\n'
     parts = [
         f"/* {m.name}: compiled by kaoken {m.version} for {m.target}. See {m.name}.h for its use.\n"
         f" *\n{_describe(m)}\n */\n",
@@ -149,6 +153,7 @@ def source(m: ModelText, code: str, calls: Mapping[str, str]) -> str:
         *(_body(m, name, entry, calls[name]) for name, entry in entries(m.interface).items()),
         _functions(m),
         generation_api.functions(m.interface, m.name),
+        generation_api.states(m.interface, m.name),
     ]
     return "\n".join(part for part in parts if part)
 

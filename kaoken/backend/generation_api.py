@@ -5,9 +5,11 @@
     token = smollm_best_token(model);
     smollm_step(model, token);                          /* one more */
     smollm_rewind(model, length);                       /* forget what came after */
+    smollm_verify(model, guesses, n);                   /* several guesses in one pass */
+    smollm_save(model, "prompt.state");                 /* the caches, to be loaded again */
 
-Both ways in run the same code on the same caches. What a context keeps besides the caches, its
-length and the last logits, lies at the end of its arena. Models that make a text from another one
+All ways in run the same code on the same caches. What a context keeps besides the caches, its
+tokens and the last logits, lies at the end of its arena. Models that make a text from another one
 read that first:
 
     t5_encode(model, source, n);                        /* the encoder, once */
@@ -29,8 +31,15 @@ def session_bytes(i: Interface) -> int:
 
 
 def _struct_bytes(i: Interface) -> int:
-    """A line for the numbers, then the logits, up to the struct's alignment of 8 bytes."""
-    return _ALIGNMENT + (vocabulary(i) + 1) // 2 * 8
+    """A line for the numbers, the tokens, the logits, up to the struct's alignment of 8 bytes."""
+    assert i.generation is not None
+    logits = 4 * _outputs(i) * vocabulary(i)
+    return _ALIGNMENT + 8 * i.generation.capacity + -(-logits // 8) * 8
+
+
+def _outputs(i: Interface) -> int:
+    """How many rows of logits one call gives at most."""
+    return i.symbols.get("outputs", 1)
 
 
 def _padding(i: Interface) -> int:
@@ -55,6 +64,7 @@ def header(i: Interface, name: str) -> str:
 enum {{
     {upper}_CAPACITY = {i.generation.capacity},
     {upper}_VOCABULARY = {vocabulary(i)},
+    {upper}_GUESSES = {_outputs(i)},
 }};
 
 /* Forgets all tokens. */
@@ -69,7 +79,8 @@ enum {{
 {api} int {name}_step({name} *model, int64_t token);
 
 /* {upper}_VOCABULARY numbers that follow the last token; NULL where there are none: before the
- * first token, and after a reset, a rewind or a failure. Valid up to the next call. */
+ * first token, and after a reset, a failure, or a rewind to before what the last call added.
+ * Valid up to the next call. */
 {api} const float *{name}_logits(const {name} *model);
 
 /* The token with the largest logit, the first of equals; -1 where there are no logits or one is
@@ -79,9 +90,45 @@ enum {{
 /* How many tokens the context holds. */
 {api} int64_t {name}_length(const {name} *model);
 
+/* The tokens that the context holds. Valid up to the next call. */
+{api} const int64_t *{name}_tokens(const {name} *model);
+
 /* Forgets all but the first `length` tokens. Returns 0, or another number for a length out of
  * range. */
 {api} int {name}_rewind({name} *model, int64_t length);
+
+/* As prefill, for up to {upper}_GUESSES tokens in one pass, which costs little more than a step.
+ * Logits follow each of them: rewind to a length among them, and that length's logits are there. */
+{api} int {name}_guess({name} *model, const int64_t *tokens, int64_t count);
+
+/* Adds the first token, and those behind it as long as each is the best token after those before:
+ * the same as one step after the other, in one pass. Returns how many were added, 0 on failure. */
+{api} int64_t {name}_verify({name} *model, const int64_t *tokens, int64_t count);
+
+/* Guesses `most` tokens that follow the context's and then `token`, from an earlier place with the
+ * same last three or two tokens. Returns how many there are: `most` or none. */
+{api} int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int64_t most);
+{_states_header(i, name)}"""
+
+
+def keeps_states(i: Interface) -> bool:
+    """Whether it is known which bytes of the caches belong to how many tokens."""
+    return i.generation is not None and bool(i.generation.caches)
+
+
+def _states_header(i: Interface, name: str) -> str:
+    if not keeps_states(i):
+        return ""
+    api = f"{name.upper()}_API"
+    return f"""
+/* Writes the tokens, what the caches hold of them, and the logits to a file; load reads them again,
+ * in any process, into a context of the same build of the model. Both return 0, or another number:
+ * a file that does not fit leaves the context as it was. */
+{api} int {name}_save({name} *model, const char *path);
+{api} int {name}_load({name} *model, const char *path);
+
+/* Makes a context hold what another one of the same model holds. */
+{api} void {name}_copy({name} *model, const {name} *from);
 """
 
 
@@ -112,10 +159,12 @@ def session(i: Interface, name: str) -> str:
 /* What a context remembers besides its caches. */
 typedef struct {name}_session {{
     int64_t length;
-    int64_t has_logits;
+    int64_t rows; /* of logits, behind each of the last tokens up to `end` */
+    int64_t end;
     int64_t source;
-    char padding[{_ALIGNMENT - 24}];
-    float logits[{vocabulary(i)}];
+    char padding[{_ALIGNMENT - 32}];
+    int64_t tokens[{i.generation.capacity}];
+    float logits[{_outputs(i) * vocabulary(i)}];
 }} {name}_session;
 
 _Static_assert(sizeof({name}_session) == {_struct_bytes(i)}, "as planned");
@@ -130,7 +179,7 @@ def functions(i: Interface, name: str) -> str:
     sizes = {
         "tokens": "size",
         "past": "session->length + done",
-        "outputs": "done + size == count",
+        "outputs": "(done + size == count) * outputs",
         SOURCE: "session->source",
     }
     symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
@@ -144,12 +193,13 @@ static {session_} *{name}_session_of(const {name} *model) {{
 {_encoder_functions(i, name)}\
 void {name}_reset({name} *model) {{
     {session_} *session = {name}_session_of(model);
-    session->length = session->has_logits = 0;
+    session->length = session->rows = 0;
 }}
 
-int {name}_prefill({name} *model, const int64_t *tokens, int64_t count) {{
+/* Adds tokens; logits follow the last `outputs` of them. */
+static int {name}_add({name} *model, const int64_t *tokens, int64_t count, int64_t outputs) {{
     {session_} *session = {name}_session_of(model);
-    session->has_logits = 0;
+    session->rows = 0;
     if (count < 1)
         return kk_refuse((kk_context *)model, "there are no tokens to add");
 {_source_check(i)}\
@@ -163,16 +213,23 @@ int {name}_prefill({name} *model, const int64_t *tokens, int64_t count) {{
         if (code != 0)
             return code;
     }}
+    memmove(session->tokens + session->length, tokens, (size_t)count * sizeof *tokens);
     session->length += count;
-    session->has_logits = 1;
+    session->rows = outputs;
+    session->end = session->length;
     return 0;
+}}
+
+int {name}_prefill({name} *model, const int64_t *tokens, int64_t count) {{
+    return {name}_add(model, tokens, count, 1);
 }}
 
 int {name}_step({name} *model, int64_t token) {{ return {name}_prefill(model, &token, 1); }}
 
 const float *{name}_logits(const {name} *model) {{
     const {session_} *session = {name}_session_of(model);
-    return session->has_logits ? session->logits : NULL;
+    int64_t row = session->length - 1 - (session->end - session->rows);
+    return session->rows > 0 && row >= 0 ? session->logits + row * {upper}_VOCABULARY : NULL;
 }}
 
 int64_t {name}_best_token(const {name} *model) {{
@@ -195,8 +252,96 @@ int {name}_rewind({name} *model, int64_t length) {{
         return kk_refuse((kk_context *)model, "the context holds %lld tokens, not %lld",
                          (long long)session->length, (long long)length);
     session->length = length;
-    session->has_logits = 0;
     return 0;
+}}
+
+const int64_t *{name}_tokens(const {name} *model) {{ return {name}_session_of(model)->tokens; }}
+
+int {name}_guess({name} *model, const int64_t *tokens, int64_t count) {{
+    if (count > {upper}_GUESSES)
+        return kk_refuse((kk_context *)model, "at most %d tokens go through at once, not %lld",
+                         {upper}_GUESSES, (long long)count);
+    return {name}_add(model, tokens, count, count);
+}}
+
+int64_t {name}_verify({name} *model, const int64_t *tokens, int64_t count) {{
+    {session_} *session = {name}_session_of(model);
+    int64_t first = session->length, kept = 1;
+    if ({name}_guess(model, tokens, count) != 0)
+        return 0;
+    for (session->length = first + 1; kept < count; session->length = first + ++kept)
+        if ({name}_best_token(model) != tokens[kept])
+            break;
+    return kept;
+}}
+
+int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int64_t most) {{
+    const {session_} *session = {name}_session_of(model);
+    return kk_lookup(session->tokens, session->length, token, guesses, most);
+}}
+"""
+
+
+def states(i: Interface, name: str) -> str:
+    """The definitions that keep what a context holds."""
+    if not keeps_states(i) or i.generation is None:
+        return ""
+    session_, upper = f"{name}_session", name.upper()
+    parts = "".join(f"    {{{', '.join(map(str, part))}}},\n" for part in i.generation.caches)
+    return f"""\
+static const kk_cache {name}_caches[] = {{
+{parts}}};
+
+/* What there is to keep; logits where some follow the last token. */
+static kk_state {name}_state_of({name} *model, int with_logits) {{
+    {session_} *session = {name}_session_of(model);
+    const float *logits = {name}_logits(model);
+    return (kk_state){{
+        .caches = {name}_caches,
+        .cache_count = sizeof {name}_caches / sizeof *{name}_caches,
+        .tokens = session->tokens,
+        .logits = logits == NULL ? session->logits : session->logits + (logits - session->logits),
+        .logits_bytes = with_logits ? {upper}_VOCABULARY * (int64_t)sizeof *logits : 0,
+        .length = session->length,
+        .source = session->source,
+        .capacity = {upper}_CAPACITY,
+        .most_source = {i.encoder.max_source if i.encoder else 0},
+    }};
+}}
+
+int {name}_save({name} *model, const char *path) {{
+    kk_state state = {name}_state_of(model, {name}_logits(model) != NULL);
+    return kk_save_state((kk_context *)model, &state, path);
+}}
+
+int {name}_load({name} *model, const char *path) {{
+    {session_} *session = {name}_session_of(model);
+    kk_state state = {name}_state_of(model, 1);
+    state.logits = session->logits;
+    int code = kk_load_state((kk_context *)model, &state, path);
+    if (code != 0 && state.length == session->length)
+        return code;
+    session->length = session->end = state.length;
+    session->source = state.source;
+    session->rows = code == 0 && state.logits_bytes > 0;
+    return code;
+}}
+
+void {name}_copy({name} *model, const {name} *from) {{
+    {session_} *session = {name}_session_of(model);
+    const {session_} *other = {name}_session_of(from);
+    const float *logits = {name}_logits(from);
+    if (model == from)
+        return;
+    session->length = session->end = other->length;
+    session->source = other->source;
+    session->rows = logits != NULL;
+    memcpy(session->tokens, other->tokens, (size_t)other->length * sizeof *other->tokens);
+    if (logits != NULL)
+        memcpy(session->logits, logits, {upper}_VOCABULARY * sizeof *logits);
+    kk_copy_caches(((kk_context *)model)->arena, ((const kk_context *)from)->arena, {name}_caches,
+                   sizeof {name}_caches / sizeof *{name}_caches,
+                   other->length > other->source ? other->length : other->source);
 }}
 """
 
@@ -218,7 +363,7 @@ def _encoder_functions(i: Interface, name: str) -> str:
     return f"""\
 int {name}_encode({name} *model, const int64_t *tokens, int64_t count) {{
     {session_} *session = {name}_session_of(model);
-    session->length = session->has_logits = session->source = 0;
+    session->length = session->rows = session->source = 0;
     if (count < 1)
         return kk_refuse((kk_context *)model, "the source has no tokens");
     if (count > {upper}_MAX_SOURCE)

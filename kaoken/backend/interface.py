@@ -17,6 +17,7 @@ from typing import Any
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
+    DenseArrayBase,
     DictionaryAttr,
     FloatAttr,
     IndexType,
@@ -120,6 +121,8 @@ class Generation:
     end_tokens: tuple[int, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of `generate` by transformers' names, as the model's own configuration has them."""
+    caches: tuple[tuple[int, ...], ...] = ()
+    """Where the caches' parts are in the arena, as `plan-memory` tells: the fields of kk_cache."""
 
     def as_json(self) -> dict[str, object]:
         numbers = {"capacity": self.capacity, "end_tokens": list(self.end_tokens)}
@@ -290,7 +293,14 @@ def _generation(module: ModuleOp) -> Generation | None:
     defaults = declared.data.get("defaults")
     pairs = defaults.data.items() if isinstance(defaults, DictionaryAttr) else ()
     values = {name: _number(value) for name, value in pairs}
-    return Generation(capacity.value.data, tokens, values)
+    return Generation(capacity.value.data, tokens, values, _caches(module))
+
+
+def _caches(module: ModuleOp) -> tuple[tuple[int, ...], ...]:
+    """`kaoken.caches`: for each part its offset, blocks, stride, tokens and bytes."""
+    declared = module.attributes.get("kaoken.caches")
+    parts = declared.data if isinstance(declared, ArrayAttr) else ()
+    return tuple(tuple(p.get_values()) for p in parts if isinstance(p, DenseArrayBase))
 
 
 def _number(value: Attribute) -> bool | int | float:

@@ -2,6 +2,7 @@
 
     minilm.c  minilm.h  minilm.weights  kaoken_runtime.{c,h}  kaoken_cpu.c  example.c
     CMakeLists.txt  libminilm.so  manifest.json  tokenizer.json ...
+    kaoken_state.h (of models that generate text)
 
 The weights file is a header of 4096 bytes (`KAOKEN01`, the number of data bytes, the SHA-256 of
 the data in hexadecimal, which the C source knows too), then the arrays, 64-byte aligned.
@@ -88,7 +89,8 @@ def write_package(
     }
     for file, content in texts.items():
         (folder / file).write_text(content)
-    for file in (*RUNTIME_SOURCES, "kaoken_runtime.h"):
+    headers = ["kaoken_runtime.h"] + ([c_api.STATE_HEADER] if interface.generation else [])
+    for file in (*RUNTIME_SOURCES, *headers):
         shutil.copyfile(RUNTIME / file, folder / file)
     for path in options.copied_files:
         shutil.copyfile(path, folder / path.name)

@@ -116,7 +116,7 @@ def build_library(
     model_flags = (*baseline, *machine.compiler_flags(compiler.family), *extra_flags)
     runtime_flags = (*baseline, *RUNTIME_FLAGS, *extra_flags)
     flags = {f"{name}.c": model_flags} | dict.fromkeys(RUNTIME_SOURCES, runtime_flags)
-    headers = [folder / f"{name}.h", folder / "kaoken_runtime.h"]
+    headers = sorted(folder.glob("*.h"))
     contents = [p.read_bytes() for p in (*headers, *(folder / source for source in flags))]
     key = content_key([*compiler.command, compiler.version, str(flags), *contents])
     library, known = folder / library_name(name), cache_directory("libraries") / f"{key}.so"

@@ -11,7 +11,7 @@ the block. `past` is a symbol that no input's shape tells; who runs the module s
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import BoolAttr, IntAttr, IntegerAttr, StringAttr
+from xdsl.dialects.builtin import BoolAttr, FixedBitwidthType, IntAttr, IntegerAttr, StringAttr
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
@@ -95,6 +95,16 @@ class CacheType(ParametrizedAttribute, HandleType):
         if self.layout.data == "rows":
             return (heads, capacity, size)
         return (heads, -(-capacity // PANEL), size, PANEL)
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Which bytes of its memory belong to how many rows; see `kaoken_loop.state`."""
+        element = self.element_type
+        assert isinstance(element, FixedBitwidthType)
+        rows = 1 if self.layout.data == "rows" else PANEL
+        bytes_ = rows * self.head_size.data * element.size
+        stride = bytes_ * self.memory_shape[1]
+        return ((0, self.heads.data, stride, rows, bytes_),)
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> list[Attribute]:

@@ -15,6 +15,7 @@ from typing import ClassVar
 from xdsl.dialects.arith import CMPF_COMPARISON_OPERATIONS, CMPI_COMPARISON_OPERATIONS
 from xdsl.dialects.builtin import (
     AnyFloat,
+    ArrayAttr,
     DenseArrayBase,
     IndexType,
     IntegerAttr,
@@ -99,19 +100,26 @@ class WeightOp(IRDLOperation):
 class StateOp(IRDLOperation):
     """Memory of the context that keeps its contents between calls, by name.
 
-    `plan-memory` gives it a place at the start of the arena.
+    `plan-memory` gives it a place at the start of the arena. `parts` tell which of its bytes belong
+    to how many tokens, in lists of offset, blocks, stride, tokens and bytes: each of the blocks,
+    `stride` bytes apart from `offset` on, has `bytes` bytes for each so many tokens.
     """
 
     name = "kaoken_loop.state"
 
     key = prop_def(StringAttr)
+    parts = opt_prop_def(ArrayAttr)
     result = result_def(AnyMemRef)
 
     traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$key attr-dict `:` type($result)"
 
-    def __init__(self, key: str, type_: Attribute):
-        super().__init__(properties={"key": StringAttr(key)}, result_types=[type_])
+    def __init__(self, key: str, type_: Attribute, parts: Sequence[tuple[int, ...]] | None = None):
+        listed = None
+        if parts is not None:
+            listed = ArrayAttr([DenseArrayBase.from_list(i64, part) for part in parts])
+        super().__init__(properties={"key": StringAttr(key), "parts": listed}, result_types=[type_])
 
 
 @irdl_op_definition

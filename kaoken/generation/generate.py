@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from kaoken.errors import KaokenError
 from kaoken.generation.choice import Choice, UserProcessor
 from kaoken.generation.options import GenerationOptions
+from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
 
 if TYPE_CHECKING:
@@ -120,22 +122,25 @@ def _runs(
     callbacks: Callbacks,
     limit: int,
     random: np.random.Generator,
-) -> Iterator[tuple[list[int], Iterator[int]]]:
+) -> Iterator[tuple[list[int], Generator[int]]]:
     """Each text's prompt and tokens to come, one after the other."""
     copies = options.num_return_sequences
     randoms = iter(random.spawn(len(prompts.tokens) * copies))
     for prompt in chain.from_iterable([p] * copies for p in prompts.tokens):
         choice = Choice(options, len(prompt), ends, next(randoms), callbacks.processors)
+        guesses = options.prompt_lookup_num_tokens
+        decoder.speculation = Speculation(guesses) if guesses else None
         decoder.begin(prompt)
-        yield prompt, decoder.tokens_of(choice, prompt, limit, ends)
+        yield prompt, decoder.tokens_of(choice, prompt, limit, ends, decoder.speculation)
 
 
-def _watched(prompt: Sequence[int], run: Iterator[int], callbacks: Callbacks) -> list[int]:
+def _watched(prompt: Sequence[int], run: Generator[int], callbacks: Callbacks) -> list[int]:
     """The tokens of a run, up to where one of the callbacks stops it."""
     watch = Watch(prompt, callbacks)
-    for token in run:
-        if watch.stops_at(token):
-            break
+    with closing(run):
+        for token in run:
+            if watch.stops_at(token):
+                break
     watch.end()
     return watch.new
 

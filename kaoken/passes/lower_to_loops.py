@@ -50,6 +50,7 @@ from kaoken.dialect.decoder import (
     CacheReadOp,
     CacheType,
     RopeOp,
+    cache_type,
 )
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.kaoken_loop import StateOp, ViewOp
@@ -280,7 +281,8 @@ class _FunctionLowering:
             pointer = WeightPointerOp(op.key.data, _memref(op.result, self.shapes[op.result]))
             self.buffers[op.result] = self._insert(pointer, op.result)
         elif isinstance(op, CacheOp):
-            state = StateOp(op.key.data, _memref(op.result, self.shapes[op.result]))
+            memory = _memref(op.result, self.shapes[op.result])
+            state = StateOp(op.key.data, memory, cache_type(op.result).parts)
             self.buffers[op.result] = self._insert(state, op.result)
         elif isinstance(op, arith.ConstantOp):
             self.constants.add(op.result)

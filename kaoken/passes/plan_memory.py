@@ -28,6 +28,7 @@ from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     ArrayAttr,
+    DenseArrayBase,
     DictionaryAttr,
     FixedBitwidthType,
     FunctionType,
@@ -52,6 +53,8 @@ ARENA = "kaoken.arena_bytes"
 LOWER_BOUND = "kaoken.arena_lower_bound"
 STATE = "kaoken.state_bytes"
 """How many bytes at the start of the arena are states; only where there are some."""
+CACHES = "kaoken.caches"
+"""The parts of all states, as their ops tell them, with offsets into the arena."""
 ARENA_TYPE: MemRefType[Attribute] = MemRefType(i8, [DYNAMIC_INDEX])
 
 
@@ -68,6 +71,8 @@ class PlanMemoryPass(ModulePass):
         planner = _Planner(op)
         if planner.states:
             op.attributes[STATE] = IntegerAttr(planner.state_bytes, i64)
+        if planner.parts:
+            op.attributes[CACHES] = ArrayAttr(planner.parts)
         for function in planner.callees_first():
             planner.plan(function)
         arenas = [planner.arena_of(name) for name in planner.entries]
@@ -103,6 +108,7 @@ class _Planner:
         """One behind the other, for they all live for ever."""
         self.states: dict[str, tuple[int, Attribute]] = {}
         self.state_bytes = 0
+        self.parts: list[Attribute] = []
         for name, function in self.functions.items():
             for op in _states(function):
                 if name not in self.entries:
@@ -118,6 +124,7 @@ class _Planner:
                 raise KaokenError(f'the state "{key}" has two types, {known} and {type_}')
             return
         self.states[key] = self.state_bytes, type_
+        self.parts += _moved(op, self.state_bytes)
         bytes_ = element_bytes(type_) * prod(type_.get_shape())
         self.state_bytes += -(-bytes_ // ALIGNMENT) * ALIGNMENT
 
@@ -202,6 +209,12 @@ class _Planner:
 
 def _states(function: func.FuncOp) -> list[StateOp]:
     return [op for op in function.walk() if isinstance(op, StateOp)]
+
+
+def _moved(op: StateOp, offset: int) -> list[Attribute]:
+    """The parts of a state that begins at that offset."""
+    parts = [p.get_values() for p in op.parts or () if isinstance(p, DenseArrayBase)]
+    return [DenseArrayBase.from_list(i64, [offset + first, *rest]) for first, *rest in parts]
 
 
 def _calls(function: func.FuncOp) -> list[func.CallOp]:

@@ -16,6 +16,7 @@ from kaoken.errors import KaokenError
 from kaoken.generation.choice import Choice
 from kaoken.generation.generate import random_of, recorded_of, strings_of
 from kaoken.generation.options import GenerationOptions
+from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
 from kaoken.texts import open_tokenizer
 from kaoken.tools.kaoken import print_json
@@ -55,6 +56,8 @@ class Request:
     chat: bool = False
     stop: Sequence[str] = ()
     seed: int | None = None
+    prefix_cache: Path | None = None
+    """A file that keeps what the context holds behind the prompt."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Options of `GenerationOptions`, None where not given."""
 
@@ -84,6 +87,8 @@ def run_generate(
     tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
     text = chat_text(decoder.folder, request.prompt) if request.chat else request.prompt
     ids = tokenizer.encode(text, add_special_tokens=not request.chat).ids
+    if request.prefix_cache is not None and request.prefix_cache.exists():
+        load_prefix(decoder, request.prefix_cache)
     timing = Timing(len(ids))
     pieces: list[str] = []
     for piece in generate_text(decoder, tokenizer, ids, options, timing, request.stop, seed):
@@ -92,10 +97,29 @@ def run_generate(
             print(piece, end="", flush=True)
     if as_json:
         drawn = {"seed": seed} if options.do_sample else {}
-        print_json({"text": "".join(pieces), **timing.summary(), **drawn})
-        return
-    print()
-    print(_speed(timing), file=sys.stderr)
+        print_json({"text": "".join(pieces), **timing.summary(), **_savings(decoder), **drawn})
+    else:
+        print()
+        print(_speed(timing, decoder), file=sys.stderr)
+    if request.prefix_cache is not None and not request.prefix_cache.exists():
+        decoder.rewind(min(len(ids), len(decoder)))
+        decoder.save_state(request.prefix_cache)
+
+
+def load_prefix(decoder: CompiledDecoder, path: Path) -> None:
+    """Hold what an earlier call has kept. KaokenError says what to do about a file that is none."""
+    try:
+        decoder.load_state(path)
+    except KaokenError as error:
+        raise KaokenError(f"{error}: remove it, and it is made anew") from None
+
+
+def _savings(decoder: CompiledDecoder) -> dict[str, Any]:
+    """Tokens that were not computed, and how guessing went."""
+    facts: dict[str, Any] = {"reused_tokens": decoder.reused}
+    if decoder.speculation is not None:
+        facts |= {"guessed": decoder.speculation.guessed, "accepted": decoder.speculation.accepted}
+    return facts
 
 
 def generate_text(
@@ -113,12 +137,14 @@ def generate_text(
     text = TextStream(tokenizer, ids, stop)
     (random,) = random_of(seed, None).spawn(1)  # that of the first text of `generate`
     choice = Choice(options, len(ids), decoder.end_tokens, random)
-    limit = options.new_tokens(len(ids))
+    limit, ends = options.new_tokens(len(ids)), decoder.end_tokens
+    guesses = options.prompt_lookup_num_tokens
+    decoder.speculation = Speculation(guesses) if guesses else None
     try:
         decoder.begin(ids)
-        for token in decoder.tokens_of(choice, ids, limit, decoder.end_tokens):
+        for token in decoder.tokens_of(choice, ids, limit, ends, decoder.speculation):
             timing.mark()
-            if token in decoder.end_tokens:
+            if token in ends:
                 break
             if piece := text.put(token):
                 yield piece
@@ -227,10 +253,13 @@ def chat_text(folder: Path, prompt: str) -> str:
         raise KaokenError(f"{path}: the chat template fails: {error}") from None
 
 
-def _speed(timing: Timing) -> str:
+def _speed(timing: Timing, decoder: CompiledDecoder) -> str:
     facts = timing.summary()
     first, rate = facts["seconds_to_first_token"], facts["tokens_per_second"]
     parts = [f"{facts['prompt_tokens']} + {facts['new_tokens']} tokens"]
     parts += [f"{first * 1000:.0f} ms to the first"] if first is not None else []
     parts += [f"then {rate:.1f} tokens/s"] if rate is not None else []
+    parts += [f"{decoder.reused} of the prompt reused"] if decoder.reused else []
+    if (guesses := decoder.speculation) is not None:
+        parts.append(f"{guesses.accepted} of {guesses.guessed} guesses right")
     return ", ".join(parts)

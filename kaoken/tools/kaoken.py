@@ -180,6 +180,13 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; may be repeated.")
     ] = None,
+    speculate: Annotated[
+        int, typer.Option(help="Guess up to so many tokens at a time from the text so far, 0 to 7.")
+    ] = 0,
+    prefix_cache: Annotated[
+        Path | None,
+        typer.Option(help="A file that keeps the prompt computed, for prompts that begin alike."),
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt as a question, by the chat template.")
     ] = False,
@@ -218,8 +225,9 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "prompt_lookup_num_tokens": speculate or None,
     }
-    request = Request(prompt, chat, stop or (), seed, sampling)
+    request = Request(prompt, chat, stop or (), seed, prefix_cache, sampling)
     compiling = CompileOptions(target, dtype, threads, None, cc)
     run_generate(model, request, compiling, max_tokens, as_json)
 

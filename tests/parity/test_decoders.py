@@ -206,6 +206,152 @@ def test_draws_follow_the_seed(decoder: CompiledDecoder) -> None:
 
 
 @needs_stories
+@pytest.mark.parametrize("drawn", [False, True])
+def test_guessing_changes_nothing(decoder: CompiledDecoder, drawn: bool) -> None:
+    """Greedy and drawn tokens, their logits, and what the context holds in the end."""
+    prompt = [*ONCE, 262, 378, *ONCE]
+    more = {"max_new_tokens": 250, "do_sample": drawn, "seed": 2, "eos_token_id": []}
+    more |= {"temperature": 0.4, "repetition_penalty": 1.05}
+    decoder.reset()
+    plain = decoder.generate(prompt, **more)
+    length, logits = len(decoder), decoder.logits.copy()
+    for most in (1, 4, 7):
+        decoder.reset()
+        text = decoder.generate(prompt, prompt_lookup_num_tokens=most, **more)
+        np.testing.assert_array_equal(text, plain)
+        assert len(decoder) == length
+        np.testing.assert_array_equal(decoder.logits, logits)
+        speculation = decoder.speculation
+        assert speculation is not None
+        assert 10 < speculation.accepted <= speculation.guessed <= most * speculation.passes
+    end = int(plain[0, 150])
+    more |= {"eos_token_id": end, "prompt_lookup_num_tokens": 7}
+    text = decoder.generate(prompt, **more)
+    first = plain[0, len(prompt) :].tolist().index(end) + len(prompt)
+    np.testing.assert_array_equal(text[0], plain[0, : first + 1])
+    assert len(decoder) == first
+
+
+@needs_stories
+def test_stopping_amid_guesses(decoder: CompiledDecoder) -> None:
+    """The random numbers and the context go on as without guesses."""
+    prompt, more = ONCE * 3, {"do_sample": True, "temperature": 0.3, "max_new_tokens": 60}
+    ends: list[tuple[list[int], int, float]] = []
+    for guesses in (0, 7):
+        for size in range(16, 40):
+            random = np.random.default_rng(3)
+            text = decoder.generate(
+                prompt,
+                stopping_criteria=[lambda ids, scores, size=size: ids.shape[1] == size],
+                generator=random,
+                prompt_lookup_num_tokens=guesses,
+                **more,
+            )
+            ends.append((text[0].tolist(), len(decoder), random.random()))
+            assert decoder.tokens.tolist() == text[0, :-1].tolist()
+    assert ends[:24] == ends[24:]
+
+
+@needs_stories
+def test_verify_and_lookup_in_c(decoder: CompiledDecoder) -> None:
+    import ctypes
+
+    ids = decoder.generate(ONCE, 60, eos_token_id=[])[0]
+    steps = all_logits(decoder, ids, [1] * 40)
+    signature = {"verify": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_int64])}
+    verify = decoder._library.functions(signature)["verify"]
+    for right in range(8):
+        guesses = ids[20:28].copy()
+        guesses[right + 1 :] = 5
+        decoder.rewind(0)
+        decoder.prefill(ids[:20])
+        kept = verify(decoder._own.handle, guesses.ctypes.data, 8)
+        assert (kept, len(decoder)) == (right + 1, 21 + right)
+        assert decoder.tokens.tolist() == ids[: 21 + right].tolist()
+        np.testing.assert_array_equal(decoder.logits, steps[20 + right])
+    with pytest.raises(KaokenError, match="at most 8 tokens go through at once, not 9"):
+        decoder.guess([5] * 9)
+    decoder.begin([7, 8, 9, 10, 11, 3, 8, 9])
+    assert decoder.lookup(10, 4) == [11, 3, 8, 9]
+    assert decoder.lookup(10, 7) == [11, 3, 8, 9, 10, 11, 3]
+    assert decoder.lookup(4, 7) == []
+    decoder.begin([7, 7])
+    assert decoder.lookup(7, 3) == [7, 7, 7]
+
+
+@needs_stories
+def test_what_the_context_has_is_not_computed_again(decoder: CompiledDecoder) -> None:
+    ids = decoder.generate(ONCE, 100, eos_token_id=[])[0]
+    decoder.reset()
+    whole = decoder.prefill(ids[:80]).copy()
+    decoder.begin([*ids[:41], 300, 301])
+    assert decoder.reused == 41
+    np.testing.assert_array_equal(decoder.begin(ids[:80]), whole)
+    assert (decoder.reused, len(decoder)) == (41, 80)
+    np.testing.assert_array_equal(decoder.begin(ids[:80]), whole)
+    assert decoder.reused == 80
+    decoder.step(5)
+    np.testing.assert_array_equal(decoder.begin(ids[:80]), whole)
+    assert decoder.reused == 79
+    assert decoder.tokens.tolist() == ids[:80].tolist()
+    with pytest.raises(KaokenError, match="there are no tokens"):
+        decoder.begin([])
+
+
+@needs_stories
+def test_saved_states(decoder: CompiledDecoder, tmp_path: Path) -> None:
+    """Of every length around the panels' size; the same bits go on, in another context too."""
+    ids = decoder.generate(ONCE, 200, eos_token_id=[])[0]
+    steps = all_logits(decoder, ids, [1] * 140)
+    path = tmp_path / "a.state"
+    for length in (0, 1, 63, 64, 65, 129):
+        decoder.reset()
+        if length:
+            decoder.prefill(ids[:length])
+        decoder.save_state(path)
+        other = kaoken.load_decoder(decoder.folder, threads=1)
+        other.prefill(ids[100:110])
+        other.load_state(path)
+        assert other.tokens.tolist() == ids[:length].tolist()
+        if length:
+            np.testing.assert_array_equal(other.logits, steps[length - 1])
+        forked = other.fork()
+        decoder.reset()
+        np.testing.assert_array_equal(other.step(ids[length]), steps[length])
+        assert len(forked) == length
+        np.testing.assert_array_equal(forked.step(ids[length]), steps[length])
+    assert [file.name for file in tmp_path.iterdir()] == ["a.state"]
+
+
+@needs_stories
+def test_states_that_do_not_fit(decoder: CompiledDecoder, tmp_path: Path) -> None:
+    path = tmp_path / "a.state"
+    after = decoder.begin(ONCE).copy()
+    decoder.save_state(path)
+    good = path.read_bytes()
+    for data, text in [
+        (good[:-1], "is truncated, or longer than it should be"),
+        (good + b"x", "is truncated, or longer than it should be"),
+        (good[:100], r"is truncated|is not a saved state"),
+        (b"GGUF" + good[4:], "is not a saved state"),
+        (good[:8] + b"0" * 64 + good[72:], "was saved by another model, or another build"),
+        (good[:80] + b"\xff" * 8 + good[88:], "its header makes no sense"),
+    ]:
+        path.write_bytes(data)
+        with pytest.raises(KaokenError, match=text):
+            decoder.load_state(path)
+        assert decoder.tokens.tolist() == ONCE
+        np.testing.assert_array_equal(decoder.logits, after)
+    with pytest.raises(KaokenError, match="cannot be opened: No such file"):
+        decoder.load_state(tmp_path / "none")
+    with pytest.raises(KaokenError, match="cannot be written: No such file"):
+        decoder.save_state(tmp_path / "none" / "a.state")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.state"]
+    with pytest.raises(KaokenError, match="not contexts of one loaded model"):
+        decoder.take(kaoken.load_decoder(decoder.folder))
+
+
+@needs_stories
 def test_c_example(decoder: CompiledDecoder, tmp_path: Path) -> None:
     """The package's own program, built with its CMake file, writes the same tokens."""
     folder = decoder.folder

@@ -128,6 +128,36 @@ def test_sampling_stop_strings_and_their_limits(
     assert "seed is -1" in failure(capsys, *args, "--seed", "-1")
 
 
+def test_prefix_cache_and_guesses(
+    story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "prompt.state"
+    args = ["generate", story, "-n", "150", "--json", "-p"]
+
+    def answer(prompt: str, *more: str | Path) -> dict[str, Any]:
+        assert kaoken(*args, prompt, *more) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = answer(PROMPT)
+    assert (plain["reused_tokens"], plain["text"][: len(STORY)]) == (0, STORY)
+    first = answer(PROMPT, "--prefix-cache", kept)
+    second = answer(PROMPT, "--prefix-cache", kept, "--speculate", "7")
+    assert first["text"] == second["text"] == plain["text"]
+    assert (first["reused_tokens"], second["reused_tokens"]) == (0, 4)
+    assert second["guessed"] >= second["accepted"] > 0
+    longer = answer(PROMPT + ", a cat", "--prefix-cache", kept)
+    assert longer["reused_tokens"] == 5
+    assert longer["text"] == answer(PROMPT + ", a cat")["text"]
+    assert kaoken(*args[:-2], "-p", PROMPT, "--prefix-cache", kept, "--speculate", "3") == 0
+    assert "4 of the prompt reused" in (shown := capsys.readouterr().err)
+    assert "guesses right" in shown
+    kept.write_bytes(b"other")
+    text = failure(capsys, *args, PROMPT, "--prefix-cache", kept)
+    assert text.endswith("prompt.state is not a saved state: remove it, and it is made anew")
+    text = failure(capsys, *args, PROMPT, "--speculate", "8")
+    assert "prompt_lookup_num_tokens is 8, but must be from 0 to 7" in text
+
+
 def test_ctrl_c_leaves_the_context_usable(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,8 +33,8 @@ func.func @main(%q: tensor<1x?x384xf32> {kaoken.shape = #kaoken.shape<[1, tokens
 // LOOPS-NEXT:          affine.for %j1 = 0 to 64 {
 // LOOPS:                 affine.for %d = 0 to 64
 // LOOPS-LABEL: func.func @main
-// LOOPS:         kaoken_loop.state "keys" : memref<2x2x64x64xf32>
-// LOOPS:         kaoken_loop.state "values" : memref<2x100x64xf32>
+// LOOPS:         kaoken_loop.state "keys" {parts = [array<i64: 0, 2, 32768, 64, 16384>]} : memref<2x2x64x64xf32>
+// LOOPS:         kaoken_loop.state "values" {parts = [array<i64: 0, 2, 25600, 1, 256>]} : memref<2x100x64xf32>
 // LOOPS-NOT:     memref.alloc
 
 // WIDE-LABEL: func.func private @cached_attention_6x64
