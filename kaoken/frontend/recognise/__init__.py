@@ -34,6 +34,7 @@ from kaoken.frontend.recognise import (
     movement,
     norms,
     products,
+    rotary,
 )
 
 _RULES: list[RewritePattern] = [
@@ -44,6 +45,7 @@ _RULES: list[RewritePattern] = [
     *products.RULES,
     *attention.RULES,
     *masks.RULES,
+    *rotary.RULES,
 ]
 _MAX_ROUNDS = 8
 
