@@ -238,8 +238,9 @@ def _is_twice(table: SSAValue, interleaved: bool, depth: int = 12) -> bool:
 def _repeats(op: object, interleaved: bool) -> bool:
     """Whether an op gives each number twice: one half after the other, or side by side."""
     if not interleaved:
-        last = isinstance(op, ConcatOp) and op.dim.value.data == len(shape_of(op.result)) - 1
-        return last and len(op.inputs) == 2 and op.inputs[0] is op.inputs[1]
+        if not isinstance(op, ConcatOp) or op.dim.value.data != len(shape_of(op.result)) - 1:
+            return False
+        return len(op.inputs) == 2 and op.inputs[0] is op.inputs[1]
     if not isinstance(op, ReshapeOp):
         return False
     before, after = shape_of(op.input), shape_of(op.result)
