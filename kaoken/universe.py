@@ -55,6 +55,7 @@ KAOKEN_UNIVERSE = Universe(
     all_passes=dict(
         [
             _pass("add-caches"),
+            _pass("split-encoder"),
             _pass("fuse"),
             _pass("apply-schedule"),
             _pass("calibrate"),

@@ -38,6 +38,8 @@ from kaoken.dtypes import dtype_name
 from kaoken.errors import KaokenError
 
 TIMERS = "kaoken.timers"
+ENCODER = "kaoken.encoder"
+"""Module attribute: what a text that is made from a source begins with, and forced tokens."""
 ENCODE, SOURCE = "encode", "source"
 """The function that reads a source text, and the symbol of how many tokens that has."""
 _KEYWORDS = frozenset(
@@ -314,7 +316,7 @@ def _number(value: Attribute) -> bool | int | float:
 def _encoder(module: ModuleOp) -> Encoder | None:
     if (function := function_named(module, ENCODE)) is None:
         return None
-    declared = module.attributes.get("kaoken.encoder")
+    declared = module.attributes.get(ENCODER)
     given = declared.data if isinstance(declared, DictionaryAttr) else {}
     starts = given.get("start_tokens")
     numbers = {k: v.value.data for k, v in given.items() if isinstance(v, IntegerAttr)}

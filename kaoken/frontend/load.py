@@ -61,9 +61,12 @@ def _load_path(
     if path.is_dir():
         from kaoken.frontend.hugging_face import import_folder
         from kaoken.frontend.hugging_face_decoder import import_decoder_folder, is_causal_folder
+        from kaoken.frontend.hugging_face_seq2seq import import_seq2seq_folder, is_seq2seq_folder
 
         if head == "none" and is_causal_folder(path):
             return import_decoder_folder(path, max_tokens, name)
+        if head == "none" and is_seq2seq_folder(path):
+            return import_seq2seq_folder(path, max_tokens, name)
         return import_folder(path, max_batch=max_batch, max_tokens=max_tokens, head=head, name=name)
     if path.suffix == ".mlir":
         from kaoken.modules import read_module

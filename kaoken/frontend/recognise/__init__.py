@@ -33,6 +33,7 @@ from kaoken.frontend.recognise import (
     masks,
     movement,
     norms,
+    positions,
     products,
     rotary,
 )
@@ -46,6 +47,7 @@ _RULES: list[RewritePattern] = [
     *attention.RULES,
     *masks.RULES,
     *rotary.RULES,
+    *positions.RULES,
 ]
 _MAX_ROUNDS = 8
 

@@ -141,6 +141,11 @@ _CAUSAL = Affine((1, -1), 0)
 """row - column, which is at least 0 for the keys that a query may see."""
 
 
+def is_causal(condition: SSAValue) -> bool:
+    """Whether a condition is `column <= row`."""
+    return _nearness(condition) == _CAUSAL
+
+
 def _window(nearness: Affine | None) -> int | None:
     """w of `column - row + w - 1`, which is at least 0 for the last w keys."""
     if nearness is None or nearness.slopes != (-1, 1) or nearness.offset < 0:

@@ -113,7 +113,7 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
 
     q, k, v = rows_of("q", op.query), rows_of("k", op.key), rows_of("v", op.value)
     mask = None if op.mask is None else kernel.buffer("mask", op.mask)
-    bias = bias_buffer(op, kernel)
+    bias = bias_buffer(op, kernel, keys.evaluate(kernel.maxima))
     y = kernel.buffer("y", op.result, (batch * queries, kernel.shape(op.result)[2]))
     return Plan(
         op,
@@ -133,15 +133,15 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
     )
 
 
-def bias_buffer(op: AttentionOp, kernel: Kernel) -> SSAValue | None:
+def bias_buffer(op: AttentionOp, kernel: Kernel, keys: int) -> SSAValue | None:
     """A kernel argument for the bias of distances, where there is one.
 
-    Raises KaokenError when the table is too short for the most queries and keys of a call.
+    Raises KaokenError when the table is too short for the most queries of a call, and `keys` keys.
     """
     if op.position_bias is None or op.bias_origin is None:
         return None
     origin, columns = op.bias_origin.value.data, tensor_type(op.position_bias).get_shape()[1]
-    queries, keys = (kernel.shape(v)[1].evaluate(kernel.maxima) for v in (op.query, op.key))
+    queries = kernel.shape(op.query)[1].evaluate(kernel.maxima)
     ahead = 0 if op.causal.value.data else queries - 1
     if not keys - 1 <= origin < columns - ahead:
         raise KaokenError(

@@ -124,6 +124,7 @@ def _plan(op: AttentionOp, kernel: Kernel) -> _Plan:
         raise KaokenError("attention over a cache takes one sequence")
     size = tensor_type(op.query).get_shape()[-1] // op.heads
     value_size = tensor_type(op.value).get_shape()[-1] // op.kv_heads
+    capacity = cache_type(read_keys.cache).capacity.data
     return _Plan(
         op,
         kernel,
@@ -134,8 +135,8 @@ def _plan(op: AttentionOp, kernel: Kernel) -> _Plan:
         cache_buffer(kernel, "keys", read_keys.cache),
         cache_buffer(kernel, "values", read_values.cache),
         _by_heads(kernel, "y", op.result, value_size),
-        cache_type(read_keys.cache).capacity.data,
-        bias_buffer(op, kernel),
+        capacity,
+        bias_buffer(op, kernel, capacity),
     )
 
 
