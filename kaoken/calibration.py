@@ -16,11 +16,13 @@ from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.interpreter import Interpreter, impl, register_impls
 from xdsl.ir import Operation, SSAValue
+from xdsl.traits import SymbolTable
 
 from kaoken.analysis.shapes import argument_name, argument_shapes
 from kaoken.dialect import nn
 from kaoken.dialect.attributes import Activation, Norm
 from kaoken.dialect.base import tensor_type
+from kaoken.dialect.generation import ENCODE, SOURCE
 from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp
 from kaoken.dialect.quant import steps_above, steps_below
 from kaoken.dialect.reference import (
@@ -103,8 +105,15 @@ class Observer:
     def run(self, module: ModuleOp, samples: Samples) -> dict[SSAValue, Observation]:
         """What was seen of the values that had rows. KaokenError when a sample does not fit."""
         nothing_before = {name: 0 for f in module.ops for name in _symbols(f)}
+        encode = SymbolTable.lookup_symbol(module, ENCODE)
         for i, inputs in enumerate(samples.inputs):
-            run_module(module, inputs, functions=_Observing(self._seen, nothing_before))
+            caches: dict[str, Array] = {}
+            sizes = dict(nothing_before)
+            if isinstance(encode, FuncOp) and (sources := random_samples(encode)) is not None:
+                functions = _Observing(self._seen, nothing_before, caches)
+                run_module(module, sources[0], ENCODE, functions=functions)
+                sizes[SOURCE] = sources[0][0].shape[1]
+            run_module(module, inputs, functions=_Observing(self._seen, sizes, caches))
             samples.progress(i + 1, len(samples.inputs))
         reached = {value: seen for value, seen in self._seen.items() if seen.rows}
         for value, seen in reached.items():
@@ -133,8 +142,13 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
 class _Observing(KaokenFunctions):
     """The reference semantics, faster and less exact where time goes."""
 
-    def __init__(self, seen: Mapping[SSAValue, Observation], sizes: Mapping[str, int]):
-        super().__init__(sizes)
+    def __init__(
+        self,
+        seen: Mapping[SSAValue, Observation],
+        sizes: Mapping[str, int],
+        caches: dict[str, Array] | None = None,
+    ):
+        super().__init__(sizes, caches)
         self._seen = seen
 
     @impl(nn.LinearOp)

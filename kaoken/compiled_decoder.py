@@ -163,6 +163,15 @@ class CompiledDecoder(CompiledModel):
             raise KaokenError(f"{count} of the logits are not numbers: the weights may be broken")
         return token
 
+    def start(self, prompt: Sequence[int]) -> list[int]:
+        """Take a prompt and nothing else; gives what the text begins with, which is the prompt."""
+        self.begin(prompt)
+        return list(prompt)
+
+    def forced_tokens(self, length: int) -> list[UserProcessor]:
+        """What makes certain tokens the only choice in a text of at most that many: nothing."""
+        return []
+
     def begin(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
         """Hold these tokens and no others; gives `logits`.
 

@@ -10,18 +10,24 @@ for token in model.stream(max_new_tokens=50):
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from kaoken.backend.loader import Library
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.errors import KaokenError
+from kaoken.generation.choice import UserProcessor
+from kaoken.generation.generate import prompts_of, random_of, recorded_of
+from kaoken.generation.options import GenerationOptions
 
 _FUNCTIONS = {
     "encode": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int64]),
     "source_length": (ctypes.c_int64, []),
 }
+_OPTIONS = frozenset(field.name for field in fields(GenerationOptions))
 
 
 class CompiledEncoderDecoder(CompiledDecoder):
@@ -54,28 +60,86 @@ class CompiledEncoderDecoder(CompiledDecoder):
         """How many tokens the source has; 0 where there is none."""
         return self._encode["source_length"](self._own.handle)
 
+    def start(self, prompt: Sequence[int]) -> list[int]:
+        """Read a source; gives what the text begins with, which the context then holds."""
+        self.encode(prompt)
+        return super().start(self.start_tokens)
+
+    def forced_tokens(self, length: int) -> list[UserProcessor]:
+        """The tokens that the model's generation_config forces, in a text of at most that many."""
+        first, last = self._forced
+        begin = len(self.start_tokens)
+        wanted = ((begin, first), (length - 1, last))
+        return [_Forced(at, token) for at, token in wanted if token is not None]
+
     def generate(
         self,
-        input_ids: Sequence[int] | np.ndarray,
-        max_new_tokens: int = 20,
-        eos_token_id: int | Sequence[int] | None = None,
+        input_ids: Any,
+        max_new_tokens: int | None = None,
+        *,
+        attention_mask: Any = None,
+        logits_processor: Sequence[UserProcessor] = (),
+        seed: int | None = None,
+        generator: np.random.Generator | None = None,
+        **options: Any,
     ) -> np.ndarray:
-        """The likeliest text for a source [1, tokens], int64 [1, start tokens and all new ones].
+        """The texts for sources, as `generate` of transformers: they begin with `start_tokens`.
 
-        As `generate` of transformers without sampling.
+        `input_ids` are one source [tokens], several [sources, tokens] with padding at the right
+        where `attention_mask` is 0, or lists of any lengths. Gives int64 [texts, all tokens],
+        padded at the right. The rest is as in `CompiledDecoder.generate`. The context holds the
+        last source then.
         """
-        ids = np.asarray(input_ids, np.int64)
-        if ids.ndim == 2 and len(ids) != 1:
-            raise KaokenError(f"{self.name} generates one text at a time, not {len(ids)}")
-        ends = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
-        self.encode(ids)
-        self.prefill(self.start_tokens)
-        first, last = self._forced
-        new: list[int] = []
-        if first is not None and max_new_tokens > 1:
-            new.append(first)
-            self.step(first)
-        new += self.stream(max_new_tokens - len(new), ends)
-        if last is not None and len(new) == max_new_tokens:
-            new[-1] = last
-        return np.array([[*self.start_tokens, *new]], np.int64)
+        random = random_of(seed, generator)
+        given = {k: v for k, v in options.items() if k in _OPTIONS} | {
+            "max_new_tokens": max_new_tokens
+        }
+        checked = GenerationOptions.of(recorded_of(self.manifest), given)
+        length = len(self.start_tokens) + checked.new_tokens(len(self.start_tokens))
+        processors = [*self.forced_tokens(length), *logits_processor]
+        texts: list[np.ndarray] = []
+        for source in _sources(input_ids, attention_mask):
+            self.encode(source)
+            text = super().generate(
+                [list(self.start_tokens)],
+                max_new_tokens,
+                logits_processor=processors,
+                generator=random,
+                **options,
+            )
+            texts.append(text)
+        ends = self.end_tokens if checked.end_tokens is None else checked.end_tokens
+        pad = checked.pad_token_id
+        return _stacked(texts, int(pad) if pad is not None else ends[0] if ends else 0)
+
+    def all_logits(self, tokens: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        raise KaokenError(f"{self.name} needs a source: there are no logits of a text alone")
+
+
+@dataclass(frozen=True)
+class _Forced:
+    """The only choice for the token at a place of the text; as transformers' processors."""
+
+    at: int
+    token: int
+
+    def __call__(self, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        if ids.shape[1] != self.at:
+            return scores
+        forced = np.full_like(scores, -np.inf)
+        forced[:, self.token] = 0
+        return forced
+
+
+def _sources(input_ids: Any, attention_mask: Any) -> list[list[int]]:
+    """The tokens of each source, without padding."""
+    if attention_mask is None:
+        return prompts_of(input_ids).tokens
+    mask = np.asarray(attention_mask)[..., ::-1]
+    return [ids[::-1] for ids in prompts_of(np.asarray(input_ids)[..., ::-1], mask).tokens]
+
+
+def _stacked(texts: Sequence[np.ndarray], padding: int) -> np.ndarray:
+    longest = max(text.shape[1] for text in texts)
+    wide = [np.pad(t, ((0, 0), (0, longest - t.shape[1])), constant_values=padding) for t in texts]
+    return np.concatenate(wide)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaoken.backend import generation_api
-from kaoken.backend.interface import ENCODE, Entry, Interface, Role, TensorSpec, c_identifier
+from kaoken.backend.interface import Entry, Interface, Role, TensorSpec, c_identifier
 from kaoken.dialect.dims import Dim, product
+from kaoken.dialect.generation import ENCODE
 
 C_TYPES = {
     "float64": "double",

@@ -33,6 +33,7 @@ from xdsl.ir import Attribute
 from kaoken.analysis.cost import cost_texts
 from kaoken.dialect.attributes import Shape, ShapeAttr
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.generation import ENCODE, SOURCE
 from kaoken.dialect.kaoken_loop import TeamType, TimersType
 from kaoken.dtypes import dtype_name
 from kaoken.errors import KaokenError
@@ -40,8 +41,6 @@ from kaoken.errors import KaokenError
 TIMERS = "kaoken.timers"
 ENCODER = "kaoken.encoder"
 """Module attribute: what a text that is made from a source begins with, and forced tokens."""
-ENCODE, SOURCE = "encode", "source"
-"""The function that reads a source text, and the symbol of how many tokens that has."""
 _KEYWORDS = frozenset(
     "auto bool break case char const continue default do double else enum extern float for goto if "
     "inline int long register restrict return short signed sizeof static struct switch typedef "

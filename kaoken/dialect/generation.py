@@ -18,6 +18,8 @@ MAX_OUTPUTS = 8
 """The most rows of logits of one call."""
 MAX_PIECE = 256
 """The most tokens that go through the layers at once; longer prompts go in pieces."""
+ENCODE, SOURCE = "encode", "source"
+"""The function that reads what a text is made from, and the symbol of how many tokens that has."""
 GENERATION = "kaoken.generation"
 """Module attribute: how many tokens a context holds, which tokens end a text, and how the model
 wants to generate; see `kaoken.frontend.generation_config`."""

@@ -16,8 +16,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 from xdsl.traits import SymbolTable
 
-from kaoken.backend.interface import ENCODE, ENCODER, SOURCE
-from kaoken.dialect.generation import GENERATION
+from kaoken.backend.interface import ENCODER
+from kaoken.dialect.generation import ENCODE, GENERATION, SOURCE
 from kaoken.dialect.nn import WeightOp, int_attr
 from kaoken.errors import KaokenError
 from kaoken.frontend.generation_config import generation_attribute, of_folder

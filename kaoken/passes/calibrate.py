@@ -9,7 +9,8 @@
 What is seen of a channel is its least, its largest and its mean number. `inputs` is a file of
 samples (see `kaoken.calibration`). Without it, a model whose inputs are token ids runs on random
 ids, without the means: which channels are large depends little on the text. Any other model stays
-as it is, and so does one that is calibrated already.
+as it is, and so does one that is calibrated already. An `@encode` reads random ids before each
+sample of @main.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from xdsl.traits import SymbolTable
 from kaoken.calibration import Observation, Observer, Samples, random_samples, read_samples
 from kaoken.dialect.base import shaped
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.generation import ENCODE
 from kaoken.dialect.nn import LinearOp, WeightOp, int_attr
 from kaoken.dialect.quant import ObserveOp
 from kaoken.passes.baking.folding import source_key
@@ -45,7 +47,7 @@ class CalibratePass(ModulePass):
     """A .npz file of sample inputs; by default random token ids."""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        if is_calibrated(op) or (function := _main(op)) is None:
+        if is_calibrated(op) or (function := _function(op, "main")) is None:
             return
         if self.inputs is not None:
             calibrate(op, read_samples(self.inputs, function))
@@ -60,8 +62,8 @@ def is_calibrated(module: ModuleOp) -> bool:
 
 def calibrate(module: ModuleOp, samples: Samples, with_means: bool = True) -> None:
     """Run @main on samples, and insert `kaoken.observe` ops. KaokenError if they do not fit."""
-    function = _main(module)
-    layers = [] if function is None else narrow_layers(function.body.block, "int8")
+    entries = [f for name in (ENCODE, "main") if (f := _function(module, name)) is not None]
+    layers = [op for f in entries for op in narrow_layers(f.body.block, "int8")]
     layers = [op for op in layers if not isinstance(op.input.owner, ObserveOp)]
     if not layers:
         return
@@ -93,6 +95,6 @@ def _insert(
         op.operands[0] = observe.result
 
 
-def _main(module: ModuleOp) -> FuncOp | None:
-    function = SymbolTable.lookup_symbol(module, "main")
+def _function(module: ModuleOp, name: str) -> FuncOp | None:
+    function = SymbolTable.lookup_symbol(module, name)
     return function if isinstance(function, FuncOp) and function.body.blocks else None

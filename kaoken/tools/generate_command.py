@@ -134,14 +134,15 @@ def generate_text(
     """The continuation in pieces of whole characters; Ctrl-C ends it."""
     if not ids:
         raise KaokenError("the prompt has no tokens: say something")
-    text = TextStream(tokenizer, ids, stop)
     (random,) = random_of(seed, None).spawn(1)  # that of the first text of `generate`
-    choice = Choice(options, len(ids), decoder.end_tokens, random)
-    limit, ends = options.new_tokens(len(ids)), decoder.end_tokens
-    guesses = options.prompt_lookup_num_tokens
+    ends, guesses = decoder.end_tokens, options.prompt_lookup_num_tokens
     decoder.speculation = Speculation(guesses) if guesses else None
     try:
-        decoder.begin(ids)
+        ids = decoder.start(ids)
+        text = TextStream(tokenizer, ids, stop)
+        limit = options.new_tokens(len(ids))
+        forced = decoder.forced_tokens(len(ids) + limit)
+        choice = Choice(options, len(ids), ends, random, forced)
         for token in decoder.tokens_of(choice, ids, limit, ends, decoder.speculation):
             timing.mark()
             if token in ends:

@@ -11,7 +11,7 @@
     %y = kaoken.attention %q, %k, %v position_bias %m {causal = true, bias_origin = 63}
 
 A mask is a function of distances where it is made by ops on single elements, and all positions
-that they read meet in one difference `j - i`. The same ops on a row of all distances give the table.
+that they read meet in one difference `j - i`. The same ops on a row of distances give the table.
 """
 
 from __future__ import annotations
