@@ -236,7 +236,8 @@ def chat_text(folder: Path, prompt: str) -> str:
     """The prompt as what a user says, in the words of the model's chat template."""
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    template = config.get("chat_template")
+    apart = folder / "chat_template.jinja"
+    template = apart.read_text(encoding="utf-8") if apart.exists() else config.get("chat_template")
     if not isinstance(template, str):
         raise KaokenError(f"{folder} has no chat template: leave out --chat")
     try:
@@ -245,7 +246,11 @@ def chat_text(folder: Path, prompt: str) -> str:
     except ImportError:
         raise KaokenError("chat templates need jinja2: `pip install jinja2`") from None
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    special = {key: value for key, value in config.items() if key.endswith("_token")}
+    special = {
+        key: value["content"] if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key.endswith("_token")
+    }
     messages = [{"role": "user", "content": prompt}]
     try:
         rendered = environment.from_string(template)

@@ -278,8 +278,12 @@ def verify(
     target: Target = "native",
     threads: Threads = 1,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference allowed, relative to the largest value or 1.")
-    ] = 1e-5,
+        float | None,
+        typer.Option(
+            help="Largest difference allowed, relative to the largest value or 1. "
+            "[default: 1e-5, of decoders 1e-3]"
+        ),
+    ] = None,
     dtype: Dtype = "auto",
     texts: Annotated[
         Path | None,
@@ -288,7 +292,7 @@ def verify(
     cc: CC = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a compiled model with PyTorch: each layer and the output.
+    """Compare a compiled model with PyTorch: each layer and the output, or a decoder's text.
 
     Prints the largest absolute difference, the root of the mean square, the largest in units of the
     last place, and the cosine; for a folder with a tokenizer also the rank correlation (Spearman)
@@ -296,9 +300,14 @@ def verify(
     for bf16 and int8 all cosines are high, else 1.
     A .mlir is compared with the reference interpreter instead.
 
+    Of a decoder, a Hugging Face folder or a .gguf, it compares the logits behind some prompts and
+    behind each token that it generates after them, and counts the tokens that PyTorch chooses too.
+
     **Examples**
 
     `kaoken verify all-MiniLM-L6-v2`
+
+    `kaoken verify SmolLM2-135M-Instruct.Q4_1.gguf`
 
     `kaoken verify all-MiniLM-L6-v2 --dtype int8 --texts sentences.txt`
 

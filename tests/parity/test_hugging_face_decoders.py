@@ -12,6 +12,7 @@ import kaoken
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.dialect.reference import run_module
 from kaoken.frontend.hugging_face_decoder import import_decoder_folder
+from kaoken.tools.verify_decoder import decoder_logits
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -88,10 +89,14 @@ def test_stories(tmp_path: Path) -> None:
 
 
 def test_gpt2_in_pieces_and_by_threads(tmp_path: Path) -> None:
-    """200 tokens as PyTorch's, and equal bits however they come."""
+    """200 tokens as PyTorch's, and equal bits however they come; `kaoken verify` says so too."""
     model, source = saved("gpt2", tmp_path / "source")
     decoder = compiled(source, tmp_path / "gpt2", max_tokens=300, threads=2)
     assert_greedy_parity(decoder, model, [5, 17, 3], 200)
+    logits, equal = decoder_logits(source, decoder)
+    assert equal == 1
+    for _, actual, expected in logits:
+        assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
     ids = decoder.generate([5, 17, 3], 250, eos_token_id=[])[0]
     one = kaoken.load_decoder(decoder.folder, threads=1)
     steps = all_logits(one, ids, [1] * len(ids))

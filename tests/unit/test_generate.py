@@ -82,7 +82,13 @@ def test_mistakes(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "is not a compiled model" in failure(capsys, "generate", tmp_path, "-p", PROMPT)
     (tmp_path / "bad.gguf").write_bytes(story.read_bytes()[:5000])
     assert "truncated" in failure(capsys, "generate", tmp_path / "bad.gguf", "-p", PROMPT)
-    assert "cannot be verified yet" in failure(capsys, "verify", story)
+    encoder = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=24,
+    )  # fmt: skip
+    transformers.BertModel(encoder).save_pretrained(tmp_path / "bert")
+    text = failure(capsys, "generate", tmp_path / "bert", "-p", PROMPT)
+    assert text.endswith("does not generate text: it is an encoder")
     assert "no chat template" in failure(capsys, "generate", story, "-p", PROMPT, "--chat")
 
 
