@@ -11,18 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from documentation import write_block
 from rich.console import Console
 
+from kaoken.bench.decoder_harness import Texts
 from kaoken.bench.figures import Figures, PeerFigures, ThreadFigures
 from kaoken.bench.harness import Settings
 from kaoken.bench.peer import PRECISIONS, Job, choose_peers
 from kaoken.bench.tables import Table, percent, seconds
 from kaoken.modules import write_text
-from kaoken.tools.bench_command import measure, parse_threads, work_folder
+from kaoken.tools.bench_command import measure, measure_decoder, parse_threads, work_folder
 
 TIE = 1.03
 """Times that differ by less count as equal."""
@@ -37,11 +39,15 @@ class Goal:
     tokens: int
     shares: Mapping[str, tuple[float, float]]
     """Of the limit."""
-    factors: Mapping[str, float]
+    factors: Mapping[str, tuple[float, float]]
     """Times as fast as the best peer."""
+    part: str | None = None
+    """Which part of generating text."""
 
     @property
     def name(self) -> str:
+        if self.part is not None:
+            return f"{self.model}, {self.part}"
         return f"{self.model}-{self.batch}x{self.tokens}"
 
 
@@ -55,7 +61,24 @@ def _shares(
 
 
 def _factors(model: str, tokens: int, **factors: float) -> Goal:
-    return Goal(model, 1, tokens, {}, factors)
+    return Goal(model, 1, tokens, {}, {name: (factor, factor) for name, factor in factors.items()})
+
+
+TEXTS = Texts(prompts=(128, 512), new=128)
+_STEP_SHARES = {"fp32": (0.93, 0.90), "bf16": (0.93, 0.90), "int8": (0.88, 0.80)}
+_STEP_SHARES |= {"int4": (0.80, 0.70)}
+_STEP_FACTORS = {"fp32": (1.35, 1.05), "bf16": (1.35, 1.05), "int8": (1.8, 1.4)}
+_STEP_FACTORS |= {"int4": (1.8, 1.6)}
+
+
+def _decoder(model: str) -> list[Goal]:
+    """Steps behind 128 tokens, and prompts."""
+    prompts = dict.fromkeys(_STEP_FACTORS, (1.1, 1.1))
+    return [
+        Goal(model, 1, 128, _STEP_SHARES, _STEP_FACTORS, "128 tokens after 128"),
+        Goal(model, 1, 128, {}, prompts, "prompt of 128 tokens"),
+        Goal(model, 1, 512, {}, prompts, "prompt of 512 tokens"),
+    ]
 
 
 GOALS = (
@@ -71,6 +94,8 @@ GOALS = (
     _factors("attention", 128, fp32=1.05),
     _shares("head", 1, 1, 0.92, 0.92, 0.92),
 )
+DECODER_GOALS = {model: _decoder(model) for model in ("smollm2-135m", "gpt2-shape")}
+NAMES = (*(goal.name for goal in GOALS), *DECODER_GOALS)
 
 
 def main() -> None:
@@ -84,15 +109,32 @@ def main() -> None:
                 peers, threads = choose_peers(options.peers), parse_threads(options.threads)
                 figures = measure(job, peers, threads, settings)
                 table.rows += list(rows(goal, figures))
-                _keep(options.keep, goal, figures)
+                _keep(options.keep, goal.name, figures.as_json())
+        for model, goals in DECODER_GOALS.items():
+            if model in (options.goals or [model]):
+                runs = _decoder_figures(model, options, settings, folder)
+                for goal in goals:
+                    table.rows += list(rows(goal, runs[goal.part]))
+                _keep(options.keep, model, [run.as_json() for run in runs.values()])
     Console(width=140).print(table.rich())
     if options.write:
         write_block("targets", [table])
 
 
+def _decoder_figures(
+    model: str, options: argparse.Namespace, settings: Settings, folder: Path
+) -> dict[str | None, Figures]:
+    """By the part of generating text. A turn is a whole text: half the rounds do."""
+    peers = choose_peers(options.peers, decoders=True)
+    settings = replace(settings, rounds=max(1, settings.rounds // 2))
+    job = Job(model, 1, TEXTS.capacity, 1, "native", folder)
+    runs = measure_decoder(job, peers, parse_threads(options.threads), TEXTS, settings)
+    return {run.what: run for run in runs}
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("goals", nargs="*", help=f"of {', '.join(goal.name for goal in GOALS)}")
+    parser.add_argument("goals", nargs="*", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--peers", default="all")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=7)
@@ -103,10 +145,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _keep(folder: Path | None, goal: Goal, figures: Figures) -> None:
+def _keep(folder: Path | None, name: str, figures: Any) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{goal.name}.json", json.dumps(figures.as_json()) + "\n")
+        write_text(folder / f"{name}.json", json.dumps(figures) + "\n")
 
 
 # ---- rows ----
@@ -140,7 +182,7 @@ def _cells(
     if kaoken is None:
         return ["none or wrong", "", "", "", "", "", "", "missed"]
     share = goal.shares[precision][figures.threads > 1] if goal.shares else None
-    factor = goal.factors.get(precision, 1 / TIE)
+    factor = goal.factors[precision][figures.threads > 1] if goal.factors else 1 / TIE
     peer = best_peer(figures, precision)
     ratio = None if peer is None else peer.median / kaoken.median
     met = (share is None or (kaoken.fraction or 0) >= share) and (ratio is None or ratio >= factor)
