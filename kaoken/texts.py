@@ -51,7 +51,7 @@ SENTENCES = (
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as its file says. KaokenError where there is none."""
+    """The tokenizer of a folder. KaokenError where there is none or a broken one."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -59,7 +59,10 @@ def open_tokenizer(folder: Path) -> Any:
     path = folder / "tokenizer.json"
     if not path.exists():
         raise KaokenError(f"{folder} has no tokenizer.json: copy the model's there")
-    return Tokenizer.from_file(str(path))
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the only class that tokenizers raises
+        raise KaokenError(f"{path} is no tokenizer: {error}") from None
 
 
 def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:

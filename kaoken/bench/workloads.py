@@ -5,7 +5,7 @@ The same name gives the same weights and inputs in every process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,15 +70,19 @@ def make_workload(model: str, batch: int, tokens: int) -> Workload:
     return hugging_face(Path(model), batch, tokens)
 
 
-def resolve_model(model: str) -> str:
-    """The name of a workload as it is, a path in full. Raises KaokenError when it is neither."""
+def resolve_model(model: str, others: Iterable[str] = ()) -> str:
+    """The name of a workload as it is, a path in full. Raises KaokenError when it is neither.
+
+    The message names `others` too.
+    """
     path = Path(model)
     if model in WORKLOADS:
         return model
     if (path.suffix == ".mlir" and path.is_file()) or (path / "config.json").is_file():
         return str(path.resolve())
     raise KaokenError(
-        f"{model} is neither a Hugging Face folder, a .mlir, nor one of {', '.join(WORKLOADS)}"
+        f"{model} is neither a Hugging Face folder, a .gguf, a .mlir, nor one of "
+        f"{', '.join([*WORKLOADS, *others])}"
     )
 
 

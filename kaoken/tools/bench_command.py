@@ -124,7 +124,7 @@ def measure(job: Job, peers: Sequence[Peer], threads: Sequence[int], settings: S
 
 
 def _in_own_folder(job: Job) -> Job:
-    model = _resolve_decoder(job.model) if job.decoder else resolve_model(job.model)
+    model = _resolve_decoder(job.model) if job.decoder else resolve_model(job.model, DECODERS)
     name = re.sub(r"\W+", "-", model).strip("-")
     folder = job.folder.resolve() / f"{name}-{job.batch}x{job.tokens}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,8 @@ class Request:
 def run_eval(model: Path, request: Request, options: CompileOptions, as_json: bool) -> None:
     """Print the perplexity and, beside a reference, the divergence from it. Raises KaokenError."""
     text = read_text(request.text)
+    if request.against is not None and not request.against.exists():
+        raise KaokenError(f"there is no file or folder {request.against}")
     decoder = open_decoder(model, options, request.window, all_outputs=True)
     plain = replace(options, dtype="f32")
     reference = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,8 @@ def test_the_command(
         (["{f32}", "--text", "missing.txt"], r"missing\.txt cannot be read: No such file"),
         (["{f32}", "--text", "empty.txt"], r"empty\.txt has no text in it"),
         (["{f32}", "--text", "bytes.txt"], r"bytes\.txt is no text in UTF-8"),
+        (["{f32}", "--text", "t.txt", "--against", "none"], "there is no file or folder none"),
+        (["broken", "--text", "t.txt"], r"broken/tokenizer\.json is no tokenizer"),
         (["{f32}", "--text", "t.txt", "--window", "0"], "--window"),
     ],
 )
@@ -163,6 +166,8 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text(TEXT)
+    shutil.copytree(packages[0], "broken")
+    Path("broken/tokenizer.json").write_text("{broken")
     Path("empty.txt").write_text(" \n")
     Path("bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SystemExit) as stopped:
