@@ -139,7 +139,7 @@ def compile(
     how large their inputs are; `activations="static"` takes all scales from them. Raises
     KaokenError.
     """
-    from kaoken.backend.package import is_package
+    from kaoken.backend.loader import is_package
 
     options = CompileOptions(
         target,

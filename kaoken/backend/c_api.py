@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaoken.backend import generation_api
-from kaoken.backend.interface import Entry, Interface, Role, TensorSpec, c_identifier
+from kaoken.backend.interface import Entry, Interface, Role, TensorSpec
+from kaoken.backend.names import c_identifier
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.generation import ENCODE
 

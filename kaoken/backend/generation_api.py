@@ -18,7 +18,8 @@ read that first:
 
 from __future__ import annotations
 
-from kaoken.backend.interface import Interface, c_identifier
+from kaoken.backend.interface import Interface
+from kaoken.backend.names import c_identifier
 from kaoken.dialect.generation import SOURCE
 
 _ALIGNMENT = 64

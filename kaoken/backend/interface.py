@@ -9,7 +9,6 @@ reads the source of what `@main` generates, it says of itself the same.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -31,6 +30,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 
 from kaoken.analysis.cost import cost_texts
+from kaoken.backend.names import c_identifier
 from kaoken.dialect.attributes import Shape, ShapeAttr
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.generation import ENCODE, SOURCE
@@ -41,11 +41,6 @@ from kaoken.errors import KaokenError
 TIMERS = "kaoken.timers"
 ENCODER = "kaoken.encoder"
 """Module attribute: what a text that is made from a source begins with, and forced tokens."""
-_KEYWORDS = frozenset(
-    "auto bool break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while main model error threads call team".split()
-)
 
 
 @dataclass(frozen=True)
@@ -159,14 +154,6 @@ class Interface:
     @property
     def main(self) -> Entry:
         return Entry(self.inputs, self.outputs, self.symbols, self.roles)
-
-
-def c_identifier(text: str) -> str:
-    """A C name as near to `text` as can be: `a.b-c` gives `a_b_c`, `int` gives `int_`."""
-    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "x"
-    if name[0].isdigit():
-        name = f"m{name}"
-    return f"{name}_" if name in _KEYWORDS else name
 
 
 def interface_of(module: ModuleOp, name: str | None = None) -> Interface:

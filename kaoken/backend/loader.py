@@ -15,6 +15,7 @@ import numpy as np
 from kaoken.dialect.dims import Dim
 from kaoken.errors import KaokenError
 
+MANIFEST = "manifest.json"
 _ERROR_BYTES = 512
 
 
@@ -141,7 +142,7 @@ class Context:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """manifest.json of a compiled folder; KaokenError when there is none."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
     except OSError:
         raise KaokenError(
             f"{folder} is not a compiled model: it has no manifest.json; `kaoken compile` makes one"
@@ -151,6 +152,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or "kaoken" not in manifest:
         raise KaokenError(f"{folder / 'manifest.json'} is not a manifest of kaoken")
     return manifest
+
+
+def is_package(folder: Path) -> bool:
+    """True if kaoken wrote this folder."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "kaoken" in manifest
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from kaoken.backend import c_api
 from kaoken.backend.interface import Interface
+from kaoken.backend.loader import MANIFEST, is_package
 from kaoken.backend.toolchain import RUNTIME, RUNTIME_SOURCES, library_name
 from kaoken.errors import KaokenError
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from kaoken.backend.machine import TargetMachine
     from kaoken.weights import WeightStore
 
-MANIFEST = "manifest.json"
 MAGIC = b"KAOKEN01"
 HEADER_BYTES = 4096
 _CHUNK_BYTES = 16 << 20
@@ -217,15 +217,6 @@ def check_output(out: Path) -> None:
         raise KaokenError(f"{out} is a file: give a folder to write into")
     if out.is_dir() and any(out.iterdir()) and not is_package(out):
         raise KaokenError(f"{out} holds other files: give a new folder, or empty it")
-
-
-def is_package(folder: Path) -> bool:
-    """True if kaoken wrote this folder."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and "kaoken" in manifest
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def notes_of(module: ModuleOp) -> list[str]:
 
 def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:
     """The imported model as text with its weights beside it, and the tokenizer's files."""
-    from kaoken.backend.interface import c_identifier
+    from kaoken.backend.names import c_identifier
     from kaoken.backend.package import output_folder
     from kaoken.modules import write_module
 

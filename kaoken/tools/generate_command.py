@@ -164,7 +164,7 @@ def open_decoder(
 
     With `all_outputs` one call of what is compiled can give the logits behind all its tokens.
     """
-    from kaoken.backend.package import is_package
+    from kaoken.backend.loader import is_package
 
     if not model.exists():
         raise KaokenError(f"there is no file or folder {model}")
@@ -179,8 +179,8 @@ def open_decoder(
 def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool) -> Path:
     """Where the package of a model is kept; one whose files change gets another place."""
     from kaoken.backend.cache import cache_directory, compiler_version, content_key
-    from kaoken.backend.interface import c_identifier
     from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.names import c_identifier
     from kaoken.backend.toolchain import find_compiler
 
     files = sorted(model.iterdir()) if model.is_dir() else [model]

@@ -235,7 +235,7 @@ def generate(
 @app.command("eval")
 def evaluate(
     model: Annotated[
-        Path, typer.Argument(help="A .gguf, or what `kaoken compile` wrote for a decoder.")
+        Path, typer.Argument(help="A decoder: a .gguf, a Hugging Face folder, or compiled.")
     ],
     text: Annotated[Path, typer.Option(help="A file of text in UTF-8.")],
     tokens: Annotated[
@@ -245,11 +245,12 @@ def evaluate(
         int, typer.Option(min=2, help="Tokens of a window, at most what the model holds.")
     ] = 1024,
     against: Annotated[
-        Path | None, typer.Option(help="Another model of the same vocabulary; a .gguf in f32.")
+        Path | None,
+        typer.Option(help="Another model of that vocabulary; in f32 unless compiled."),
     ] = None,
     target: Target = "native",
     threads: Threads = 1,
-    dtype: Dtype = "f32",
+    dtype: Dtype = "auto",
     cc: CC = None,
     as_json: Json = False,
 ) -> None:

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaoken.backend.loader import is_package
 from kaoken.backend.machine import TargetMachine
-from kaoken.backend.package import is_package
 from kaoken.bench.limits import Limits, Probe, pinned
 from kaoken.bench.ops import OpFigures, levels
 from kaoken.bench.peer import Job

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kaoken.backend.c_api import C_TYPES
-from kaoken.backend.interface import c_identifier
 from kaoken.backend.loader import read_manifest
+from kaoken.backend.names import c_identifier
 from kaoken.backend.toolchain import find_compiler
 from kaoken.errors import KaokenError
 from tests.unit.tiny_model import write_tiny
