@@ -414,15 +414,19 @@ class ContractOp(IRDLOperation):
 
     in an order of summation that depends on neither `rows` nor i and j. As with `kaoken_loop.dot`,
     words are of two bf16 or four bytes, sums are f32 or i32. `target` is memory of its own, `rows`
-    at least 1. With `prefetch`, rows of b are asked for about that many rows before they are read,
-    where the rows of a are so few that b comes from memory for them alone.
+    at least 1.
+
+    `block` and `ahead` are about speed alone. All rows pass `block` words of k before the next words
+    are read. And words of `rhs` are asked for so many steps of k before they are read: no farther
+    than a block, into the first cache; farther, into the second.
     """
 
     name = "kaoken_loop.contract"
 
     kind = prop_def(DotKindAttr)
     columns = prop_def(IntegerAttr)
-    prefetch = opt_prop_def(IntegerAttr)
+    block = opt_prop_def(IntegerAttr)
+    ahead = opt_prop_def(DenseArrayBase)
     lhs = operand_def(AnyMemRef)
     lhs_indices = var_operand_def(IndexType())
     rhs = operand_def(AnyMemRef)
@@ -446,11 +450,16 @@ class ContractOp(IRDLOperation):
         rhs: tuple[SSAValue, Sequence[SSAValue]],
         target: tuple[SSAValue, Sequence[SSAValue]],
         sizes: tuple[SSAValue, int, SSAValue],
+        block: int | None = None,
     ):
         rows, columns, depth = sizes
         super().__init__(
             operands=[*lhs, *rhs, *target, rows, depth],
-            properties={"kind": DotKindAttr(kind), "columns": IntegerAttr(columns, i64)},
+            properties={
+                "kind": DotKindAttr(kind),
+                "columns": IntegerAttr(columns, i64),
+                "block": None if block is None else IntegerAttr(block, i64),
+            },
         )
 
     def verify_(self) -> None:
@@ -465,12 +474,23 @@ class ContractOp(IRDLOperation):
                 raise VerifyException(f"{memory.type} needs {max(rank, 2)} indices of a matrix")
         if self.most_rows < 0:
             raise VerifyException("the target must say how many rows it has")
+        if min([1, *self.distances]) < 1 or (self.block_words or 1) < 1:
+            raise VerifyException("block and ahead count words, at least 1")
 
     @property
     def most_rows(self) -> int:
         """The most that `rows` can be: those that the target has."""
         assert isinstance(self.target.type, MemRefType)
         return self.target.type.get_shape()[-2]
+
+    @property
+    def block_words(self) -> int | None:
+        return None if self.block is None else self.block.value.data
+
+    @property
+    def distances(self) -> tuple[int, ...]:
+        """How many words ahead the right factor is asked for."""
+        return () if self.ahead is None else tuple(map(int, self.ahead.get_values()))
 
 
 KaokenLoop = Dialect(

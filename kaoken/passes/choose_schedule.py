@@ -41,6 +41,7 @@ from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp, RowScaleOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
+from kaoken.dtypes import numpy_dtype
 from kaoken.passes.lowering.cached_attention import reads_caches
 
 TARGET = "kaoken.target"
@@ -210,18 +211,32 @@ def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
 
 
 def _tensor_linear(op: LinearOp, machine: TargetMachine, unit: MatrixUnit) -> ScheduleAttr:
-    """As many sums as the matrix unit holds; what follows the sums goes row by row."""
-    rows, width = unit.block[0] * unit.rows, unit.block[1] * unit.columns
+    """Rows whose sums stay in the first cache, with a block of k of the panel that they share; what
+    follows the sums goes row by row. The next block, and the next panel, are fetched meanwhile."""
+    height, width = unit.block[0] * unit.rows, unit.block[1] * unit.columns
+    word_bytes = FLOAT_BITS // 8
+    words = op.k * numpy_dtype(tensor_type(op.input).element_type).itemsize // word_bytes
+    rows = max(1, machine.l1_bytes // 3 // (width * word_bytes * height)) * height
+    block = _block_of(words, machine.l1_bytes // 4 // (width * word_bytes), unit.depth)
+    is_blocked = block < words
     return _directives(
         ("panel", width),
         ("tile", "m", row_block(op.k, rows, machine)),
         ("tile", "m_in", rows),
+        *([("tile", "k", block)] if is_blocked else []),
         ("order", "m", "n0", "m_in", "m_in_in", "n1"),
         ("tensorize", "m_in_in", "n1", "k"),
         ("vectorize", "n1"),
+        *([("prefetch", "k", block)] if is_blocked else []),
         ("prefetch", "k", AHEAD_PAGES // (width * FLOAT_BITS // 8)),
         ("parallel", "n0"),
     )
+
+
+def _block_of(words: int, most: int, step: int) -> int:
+    """The largest block of whole steps, at most so long, that divides a sum; else all of it."""
+    blocks = [n for n in range(step, min(most, words) + 1, step) if words % n == 0]
+    return max(blocks, default=words)
 
 
 def _any_attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:

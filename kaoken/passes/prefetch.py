@@ -12,8 +12,10 @@ after the loop's end: in row-major memory that is what the next round of the loo
 A CPU fetches along a page by itself but does not know the next one, which is where this helps:
 distances of less than a page (4 KB) into the second cache gained the most.
 
-Of a product that is left to a matrix unit (`kaoken_loop.contract`) the right factor is asked for:
-the op takes the distance, since its loop over k appears in C alone.
+A product that a matrix unit computes asks by itself for its right factor: here it is told how far
+ahead, in steps of the loop that it took the place of.
+
+    kaoken_loop.contract ...        ->     kaoken_loop.contract ... {ahead = array<i64: 96>}
 """
 
 from __future__ import annotations
@@ -24,8 +26,16 @@ from itertools import product
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import affine, func, vector
-from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, ModuleOp, i64
+from xdsl.dialects import affine, vector
+from xdsl.dialects.builtin import (
+    AffineMapAttr,
+    DenseArrayBase,
+    IndexType,
+    ModuleOp,
+    StringAttr,
+    i64,
+)
+from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap
 from xdsl.passes import ModulePass
@@ -33,7 +43,7 @@ from xdsl.rewriter import InsertPoint
 
 from kaoken.backend.machine import LINE_BYTES
 from kaoken.dialect.attributes import ScheduleAttr
-from kaoken.dialect.kaoken_loop import ContractOp, PrefetchOp
+from kaoken.dialect.kaoken_loop import NAME, ContractOp, PrefetchOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.passes.loops import induction_variable, loops_named, scheduled_functions
 from kaoken.passes.strict import kind_of, settle
@@ -57,8 +67,9 @@ class PrefetchPass(ModulePass):
             for directive in schedule.all("prefetch"):
                 name, distance = str(directive.args[0]), directive.args[1]
                 assert isinstance(distance, int)
-                outcomes = [_prefetch(loop, distance) for loop in loops_named(function, name)]
-                outcomes += [_in_contraction(op, distance) for op in _contractions(function, name)]
+                loops = loops_named(function, name)
+                outcomes = [_prefetch(loop, distance) for loop in loops]
+                outcomes += [_extend(op, distance) for op in _contractions(function, name)]
                 reason = f"{kind_of(function, name)} reads no whole cache line at each step"
                 settle(function, directive, [None if done else reason for done in outcomes])
 
@@ -69,17 +80,16 @@ def _asks(op: Operation) -> bool:
     return any(isinstance(a, ScheduleAttr) and a.all("prefetch") for a in attributes)
 
 
-def _contractions(function: func.FuncOp, name: str) -> list[ContractOp]:
-    """The products that took the place of loops of that name."""
-    schedule = function.attributes.get("kaoken.schedule")
-    directives = schedule.all("tensorize") if isinstance(schedule, ScheduleAttr) else []
-    if not any(directive.args[2] == name for directive in directives):
-        return []
-    return [op for op in function.walk() if isinstance(op, ContractOp)]
+def _contractions(function: FuncOp, name: str) -> list[ContractOp]:
+    """What took the place of the loops of that name."""
+    found = [op for op in function.walk() if isinstance(op, ContractOp)]
+    return [op for op in found if op.attributes.get(NAME) == StringAttr(name)]
 
 
-def _in_contraction(op: ContractOp, distance: int) -> bool:
-    op.prefetch = IntegerAttr(distance, i64)
+def _extend(op: ContractOp, distance: int) -> bool:
+    """Let a contraction ask for words so far ahead too."""
+    distances = dict.fromkeys((*op.distances, distance))
+    op.ahead = DenseArrayBase.from_list(i64, list(distances))
     return True
 
 

@@ -10,6 +10,7 @@
       }                                                %acc = arith.addf %s, %bias
     }                                                  ... %acc ...
 
+Where the sum was tiled, `tile(k, 96)`, all rows pass a block of k before the next one is read.
 The sums go through a small scratch memory, whose rows the rest of the nest then reads: it stays a
 nest of its own, for `vectorize`. Row counts stay open: a matrix unit takes its sizes at run time.
 A sum over a span, an `scf.for`, begins at its first step. What a sum starts at is added to it. A
@@ -24,11 +25,11 @@ from xdsl.context import Context
 from xdsl.dialects import affine, arith, memref, scf
 from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, MemRefType, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
-from xdsl.ir.affine import AffineDimExpr, AffineMap
+from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from kaoken.dialect.kaoken_loop import ContractOp, DotKind, DotOp
+from kaoken.dialect.kaoken_loop import NAME, ContractOp, DotKind, DotOp
 from kaoken.passes.loops import (
     constant_trip_count,
     induction_variable,
@@ -47,6 +48,7 @@ from kaoken.passes.widening.values import CannotWiden, IndexForm, Widener, erase
 
 _SUMS = {DotKind.BF16: arith.AddfOp, DotKind.UI8_I8: arith.AddiOp}
 _ROW, _COLUMN, _DEPTH = range(3)
+_SUM_OF_TWO = AffineMap(2, 0, (AffineExpr.dimension(0) + AffineExpr.dimension(1),))
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class _Product:
     rows: affine.ForOp
     columns: affine.ForOp
     sum: affine.ForOp | scf.ForOp
+    """Over words; over blocks of them where it was tiled."""
+    words: affine.ForOp | scf.ForOp
+    """Over words, in a block."""
     dot: DotOp
     most_rows: int
     width: int
@@ -107,7 +112,8 @@ class _Product:
         inner = [o for o in columns.body.block.ops if isinstance(o, affine.ForOp | scf.ForOp)]
         if len(inner) != 1 or loop_name(inner[0]) != k or not is_reduction(inner[0]):
             raise _Refused(f"{columns_name} has not one sum over {k}, and no other loop, inside")
-        return _Product(rows, columns, inner[0], _dot_of(inner[0]), most, width)
+        words = _words_of(inner[0])
+        return _Product(rows, columns, inner[0], words, _dot_of(words), most, width)
 
     def replace(self) -> None:
         """Compute the sums before the nest. Raises _Refused, and changes nothing, where the
@@ -121,19 +127,22 @@ class _Product:
         splice_before(block, self.rows)
         self._read_from(sums)
 
-    def _contract(self, block: Block) -> SSAValue:
+    def _contract(self, into: Block) -> SSAValue:
         lanes = {
             induction_variable(self.rows): _ROW,
             induction_variable(self.columns): _COLUMN,
-            self.sum.body.block.args[0]: _DEPTH,
+            self.words.body.block.args[0]: _DEPTH,
         }
-        at = Widener((self.most_rows, self.width, 1), lanes, block)
+        at = Widener((self.most_rows, self.width, 1), lanes, into)
+        assert at.zero is not None
         _widen_indices(at, self.rows)
         _widen_indices(at, self.columns)
         if isinstance(self.sum, scf.ForOp):
             first = IndexForm(at.scalar(self.sum.lb), (0, 0, 1))
             at.forms[self.sum.body.block.args[0]] = first
-        _widen_indices(at, self.sum)
+        if self.words is not self.sum:
+            at.forms[self.sum.body.block.args[0]] = IndexForm(at.zero, (0, 0, 0))
+        _widen_indices(at, self.words)
         lhs = _factor(at, self.dot.lhs, (_ROW, _DEPTH))
         rhs = _factor(at, self.dot.rhs, (_DEPTH, _COLUMN))
         rows, depth = _extent(at, self.rows, "rows"), _extent(at, self.sum, "depth")
@@ -142,10 +151,12 @@ class _Product:
         )
         memory.memref.name_hint = "sums"
         sums = at.insert(memory)
-        assert at.zero is not None
         target = (sums, [at.zero, at.zero])
         sizes = (rows, self.width, depth)
-        at.builder.insert(ContractOp(self.dot.kind.data, lhs, rhs, target, sizes))
+        block = None if self.words is self.sum else constant_trip_count(self.words)
+        contract = ContractOp(self.dot.kind.data, lhs, rhs, target, sizes, block)
+        contract.attributes[NAME] = self.sum.attributes[NAME]
+        at.builder.insert(contract)
         return sums
 
     def _read_from(self, sums: SSAValue) -> None:
@@ -157,6 +168,23 @@ class _Product:
         if not _is_zero(start):
             new.append(_SUMS[self.dot.kind.data](load.res, start))
         Rewriter.replace_op(self.sum, new)
+
+
+def _words_of(sum_: affine.ForOp | scf.ForOp) -> affine.ForOp | scf.ForOp:
+    """The loop over words: the sum itself, or the one inside where it goes in blocks."""
+    if isinstance(sum_, scf.ForOp) or sum_.step.value.data == 1:
+        return sum_
+    name, first = loop_name(sum_), induction_variable(sum_)
+    inner = [op for op in sum_.body.block.ops if not isinstance(op, affine.YieldOp)]
+    if len(inner) != 1 or not isinstance(words := inner[0], affine.ForOp):
+        raise _Refused(f"the blocks of {name} hold more than a loop over their words")
+    uses = {use.operation for v in (first, induction_variable(words)) for use in v.uses}
+    (place, *others) = uses
+    is_sum = isinstance(place, affine.ApplyOp) and place.map.data == _SUM_OF_TWO
+    carried = words.inits == sum_.body.block.args[1:]
+    if others or not is_sum or not carried or constant_trip_count(words) != sum_.step.value.data:
+        raise _Refused(f"the blocks of {name} are not all as long as their step")
+    return words
 
 
 def _widen_indices(at: Widener, loop: affine.ForOp | scf.ForOp) -> None:
@@ -214,10 +242,11 @@ def _extent(at: Widener, loop: affine.ForOp | scf.ForOp, hint: str) -> SSAValue:
         count = arith.SubiOp(at.scalar(loop.ub), at.scalar(loop.lb))
         count.result.name_hint = hint
         return at.insert(count)
-    if loop.lowerBoundMap.data != AffineMap.constant_map(0) or loop.step.value.data != 1:
-        raise CannotWiden(f"{loop_name(loop)} does not go from 0 in steps of 1")
+    if loop.lowerBoundMap.data != AffineMap.constant_map(0):
+        raise CannotWiden(f"{loop_name(loop)} does not begin at 0")
     if (count := constant_trip_count(loop)) is not None:
-        return at.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(count)))
+        number = IntegerAttr.from_index_int_value(count * loop.step.value.data)
+        return at.insert(arith.ConstantOp(number))
     bound = loop.upperBoundMap.data
     operands = [at.scalar(v) for v in loop.upperBoundOperands]
     least: Operation = affine.MinOp(operands, AffineMapAttr(bound))

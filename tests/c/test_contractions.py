@@ -16,6 +16,7 @@ from kaoken.backend.toolchain import find_compiler
 from tests.c.c_harness import CompiledC, parse
 
 TILES = "x86-64-v4+amx"
+KINDS = ("bf16", "ui8_i8")
 ROWS = (1, 7, 16, 17, 32)
 MOST_ROWS = (16, 32, 40)
 SIZES = [(1, 1), (17, 7), (32, 16), (50, 17), (8, 40), (129, 129)]
@@ -30,16 +31,19 @@ TEXT = """func.func @{name}(%x: memref<?x{words}xi32>, %w: memref<2x{words}x{pan
   %c3 = arith.constant 3 : index
   {depth}
   kaoken_loop.contract {kind} %x[%c1, %c0], %w[%c1, %c0, %c3] into %y[%c0, %c2] rows %rows
-    depth %k {{columns = {columns}}}
+    depth %k {{columns = {columns}{speed}}}
     : memref<?x{words}xi32>, memref<2x{words}x{panel}xi32>, memref<{most}x{stride}x{sum}>
   func.return
 }}"""
 
 
-def text(kind: str, most: int, columns: int, words: int, is_open: bool) -> str:
+def text(
+    kind: str, most: int, columns: int, words: int, is_open: bool, blocked: bool = False
+) -> str:
     depth = "arith.addi %depth, %c0" if is_open else f"arith.constant {words}"
     return TEXT.format(
-        name=name(kind, most, columns, words, is_open),
+        name=name(kind, most, columns, words, is_open) + ("_blocks" if blocked else ""),
+        speed=f", block = 32 : i64, ahead = array<i64: 16, {words}>" if blocked else "",
         kind=kind,
         most=most,
         columns=columns,
@@ -70,11 +74,12 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         pytest.skip(f"this CPU does not run {request.param}")
     texts = [
         text(kind, most, *sizes, is_open)
-        for kind in ("bf16", "ui8_i8")
+        for kind in KINDS
         for most in MOST_ROWS
         for sizes in SIZES
         for is_open in (False, True)
     ]
+    texts += [text(kind, 40, *sizes, False, blocked=True) for kind in KINDS for sizes in SIZES]
     return CompiledC(parse("\n".join(texts)), request.param, tmp_path_factory.mktemp("tiles"))
 
 
@@ -96,6 +101,21 @@ def test_against_numpy(
         np.testing.assert_allclose(y[:rows, 2 : columns + 2], expected, atol=1e-4, rtol=1e-5)
         y[:rows, 2 : columns + 2] = 77
         assert (y == 77).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("columns", "words"), SIZES)
+def test_blocks_of_k_change_no_bit(
+    compiled: CompiledC, kind: str, columns: int, words: int
+) -> None:
+    function = name(kind, 40, columns, words, False)
+    x, w = numbers(kind, 41, words, signed=False), numbers(kind, 2, words, columns + 3)
+    for rows in (1, 31, 33, 40):
+        whole, blocks = np.zeros((2, 40, columns + 4), np.float32 if kind == "bf16" else np.int32)
+        compiled.call(function, x, w, whole, rows, words)
+        compiled.call(f"{function}_blocks", x, w, blocks, rows, words)
+        assert whole[:rows].any()
+        np.testing.assert_array_equal(whole.view(np.int32), blocks.view(np.int32))
 
 
 @pytest.mark.parametrize("words", [7, 16, 40])

@@ -18,15 +18,22 @@ of the right one. A last step of fewer words takes the sums up again with regist
 Where there is one tile of rows, memory is what takes the time. A CPU follows a stream of reads
 within a page of 4 KB, and several such streams at once; a panel is a single one. So lines are asked
 for that lie in several later pages, in turn.
+
+Of more rows than the registers hold, `block` words of k are passed by all before the next are read:
+both factors come from the second cache else, which gives only half of what the unit takes. What is
+asked for `ahead` is spread over the steps: all at once it would keep the reads of the step waiting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from xdsl.dialects.builtin import MemRefType
 from xdsl.ir import SSAValue
 
+from kaoken.backend.machine import LINE_BYTES
 from kaoken.backend.printer.function import FunctionPrinter
 from kaoken.backend.printer.indexing import flatten, least
 from kaoken.backend.printer.text import add, fill, is_integer, multiply, wrap
@@ -95,6 +102,12 @@ class _Matrix:
         return multiply(wrap(flatten(texts, lambda d: self.p.size(self.buffer, d)), 14), "4")
 
     @property
+    def width(self) -> int:
+        """The words of a row."""
+        assert isinstance(self.buffer.type, MemRefType)
+        return self.buffer.type.get_shape()[-1]
+
+    @property
     def row_bytes(self) -> str:
         width = self.p.size(self.buffer, len(self.indices) - 1)
         return multiply(width, str(WORD_BYTES))
@@ -116,8 +129,8 @@ class _Product:
     most_rows: int
     columns: int
     depth: str
-    ahead: int
-    """How many rows of the right factor before they are read; 0 for none."""
+    block: int | None
+    distances: tuple[int, ...]
 
     @staticmethod
     def of(p: FunctionPrinter, op: ContractOp) -> _Product:
@@ -129,7 +142,8 @@ class _Product:
             op.most_rows,
             op.columns.value.data,
             p.atom(op.depth),
-            0 if op.prefetch is None else op.prefetch.value.data,
+            op.block_words,
+            op.distances,
         )
 
 
@@ -149,6 +163,53 @@ def _print_loops(p: FunctionPrinter, op: ContractOp, product: _Product) -> None:
     p.names.pop()
 
 
+_FIRST_CACHE, _SECOND_CACHE = 3, 2
+"""MLIR's words (locality) for the cache that is asked to hold lines."""
+_APART = 4
+"""Of so many lines one is asked for from afar: a CPU fetches the lines after it by itself."""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Lines of the right factor that are asked for, some at each step of each block of rows."""
+
+    p: FunctionPrinter
+    name: str
+    """The pointer to the next one."""
+    count: str
+    apart: int
+    """Bytes from one to the next."""
+    locality: int
+
+    @staticmethod
+    def of(tiles: _Tiles, first: str, distance: int, blocks: str) -> _Stream:
+        p, product = tiles.p, tiles.product
+        is_near = distance <= (product.block or 0)
+        apart = 1 if is_near else _APART
+        lines = tiles.unit.depth * product.rhs.width * WORD_BYTES // LINE_BYTES // apart
+        place = product.rhs.moved(add(first, str(distance)), "0").place("0", "0")
+        name, count = p.names.new("ahead"), p.names.new("lines")
+        p.line(f"const char *{name} = (const char *)&{place};")
+        p.line(f"const int64_t {count} = {_ceildiv(max(1, lines), blocks)};")
+        locality = _FIRST_CACHE if is_near else _SECOND_CACHE
+        return _Stream(p, name, count, apart * LINE_BYTES, locality)
+
+    def step(self) -> None:
+        p = self.p
+        i = p.names.new("i")
+        head = f"int64_t {i} = 0; {i} < {self.count}; {i}++, {self.name} += {self.apart}"
+        with p.braces(f"for ({head})"):
+            p.line(f"__builtin_prefetch({self.name}, 0, {self.locality});")
+
+
+def _ceildiv(count: int | str, size: int | str) -> str:
+    """How many blocks of a size, a number or a name, cover a count."""
+    if is_integer(str(count)) and is_integer(str(size)):
+        return str(-(-int(count) // int(size)))
+    round_up = f"{int(size) - 1}" if is_integer(str(size)) else f"{size} - 1"
+    return f"({count} + {round_up}) / {size}"
+
+
 @dataclass(frozen=True)
 class _Tiles:
     """Prints one product through the tile registers of a matrix unit."""
@@ -159,81 +220,122 @@ class _Tiles:
     product: _Product
 
     def print(self) -> None:
-        """Block by block of the sums that the registers hold at once."""
+        """Block by block of the columns that the registers hold at once."""
         width = self.unit.block[1] * self.unit.columns
         for start in range(0, self.product.columns, width):
-            part = self._part("0", str(start))
-            part._rows(replace(part.product, columns=min(width, self.product.columns - start)))
+            columns = min(width, self.product.columns - start)
+            part = self._at("0", str(start), columns=columns)
+            (part if start == 0 else part._with(distances=()))._whole()
 
-    def _part(self, row: str, column: str) -> _Tiles:
+    def _with(self, **changes: Any) -> _Tiles:
+        return replace(self, product=replace(self.product, **changes))
+
+    def _at(self, row: str, column: str, **changes: Any) -> _Tiles:
         """What begins at a row and a column of the sums."""
         whole = self.product
-        moved = replace(
-            whole,
+        return self._with(
             lhs=whole.lhs.moved(row, "0"),
             rhs=whole.rhs.moved("0", column),
             target=whole.target.moved(row, column),
+            **changes,
         )
-        return replace(self, product=moved)
 
-    def _rows(self, product: _Product) -> None:
-        height = self.unit.block[0] * self.unit.rows
-        if product.most_rows <= height:
-            replace(self, product=product)._block()
-            return
-        p, rows = self.p, product.rows
-        p.names.push()
-        first, some = p.names.new("i"), p.names.new("rows")
-        with p.braces(f"for (int64_t {first} = 0; {first} < {rows}; {first} += {height})"):
-            p.line(f"const int64_t {some} = {least([str(height), f'{rows} - {first}'])};")
-            part = replace(self, product=product)._part(first, "0")
-            block = replace(part.product, rows=some, most_rows=height)
-            replace(part, product=block)._block()
-        p.names.pop()
-
-    def _block(self) -> None:
+    def _whole(self) -> None:
         """Whole steps of k, then a shorter one."""
         depth, step = self.product.depth, self.unit.depth
         if not is_integer(depth):
-            self._steps(f"{depth} / {step} * {step}")
+            self._steps("0", f"{depth} / {step} * {step}", False)
             with self.p.braces(f"if ({depth} % {step} != 0)"):
                 self._last_step(f"{depth} / {step} * {step}", f"{depth} % {step}", True)
             return
         whole, rest = int(depth) - int(depth) % step, int(depth) % step
         if whole:
-            self._steps(str(whole))
+            self._whole_steps(whole)
         if rest:
             self._last_step(str(whole), str(rest), whole > 0)
 
-    def _steps(self, end: str) -> None:
-        """The sums over whole steps, from 0 to `end`."""
-        p, step = self.p, self.unit.depth
+    def _whole_steps(self, end: int) -> None:
+        """All at once, or in blocks of k that all rows pass before the next block."""
+        p, block, height = self.p, self.product.block, self.unit.block[0] * self.unit.rows
+        if not block or block >= end or self.product.most_rows <= height:
+            self._steps("0", str(end), False)
+            return
+        some, first, last = p.names.new("block"), p.names.new("k"), p.names.new("end")
+        rows = self.product.rows
+        p.line(f"const int64_t {some} = {rows} > {height} ? {block} : {end};")
+        with p.braces(f"for (int64_t {first} = 0; {first} < {end}; {first} += {some})"):
+            p.line(f"const int64_t {last} = {least([str(end), f'{first} + {some}'])};")
+            self._steps(first, last, True)
 
-        def emit(height: int) -> None:
-            self._zero(height)
+    def _steps(self, first: str, end: str, may_resume: bool) -> None:
+        """Whole steps from `first` to `end`; sums begin at zero, or go on if `first` is not 0."""
+        p, step = self.p, self.unit.depth
+        streams = self._streams(first)
+
+        def emit(part: _Tiles, height: int) -> None:
+            part._begin(height, f"{first} == 0" if may_resume else "")
             p.names.push()
             k = p.names.new("k")
-            with p.braces(f"for (int64_t {k} = 0; {k} < {end}; {k} += {step})"):
-                self._step(height, k)
+            with p.braces(f"for (int64_t {k} = {first}; {k} < {end}; {k} += {step})"):
+                self._fetch(streams, height, k)
+                part._step(height, k)
             p.names.pop()
-            self._move("store", height)
+            part._move("store", height)
 
-        self._shape(str(step))
-        self._by_height(emit)
+        self._by_rows(str(step), emit)
+
+    def _begin(self, height: int, is_first: str) -> None:
+        """Sums of zero; those stored before where the condition `is_first` does not hold."""
+        if not is_first:
+            self._zero(height)
+            return
+        with self.p.braces(f"if ({is_first})", "} else {"):
+            self._zero(height)
+        with self.p.braces_continued():
+            self._move("load", height)
 
     def _last_step(self, first: str, depth: str, resumes: bool) -> None:
         """One step of fewer words, added to the sums stored before it, if there are any."""
 
-        def emit(height: int) -> None:
+        def emit(part: _Tiles, height: int) -> None:
             if resumes:
-                self._move("load", height)
+                part._move("load", height)
             else:
-                self._zero(height)
-            self._step(height, first)
-            self._move("store", height)
+                part._zero(height)
+            part._step(height, first)
+            part._move("store", height)
 
-        self._shape(depth)
-        self._by_height(emit)
+        self._by_rows(depth, emit)
+
+    def _streams(self, first: str) -> list[_Stream]:
+        """What to ask for while steps from `first` on run: of each step's lines, every block of
+        rows asks for its share."""
+        product, blocks = self.product, "1"
+        height = self.unit.block[0] * self.unit.rows
+        if product.distances and product.most_rows > height:
+            blocks = _ceildiv(product.rows, height)
+            if not is_integer(blocks):
+                name = self.p.names.new("blocks")
+                self.p.line(f"const int64_t {name} = {blocks};")
+                blocks = name
+        return [_Stream.of(self, first, distance, blocks) for distance in product.distances]
+
+    def _by_rows(self, depth: str, emit: Callable[[_Tiles, int], None]) -> None:
+        """Code for the rows that the registers hold at once, in a loop where there may be more."""
+        height = self.unit.block[0] * self.unit.rows
+        if self.product.most_rows <= height:
+            self._shape(depth)
+            self._by_height(lambda tiles: emit(self, tiles))
+            return
+        p, rows = self.p, self.product.rows
+        p.names.push()
+        first, some = p.names.new("i"), p.names.new("rows")
+        with p.braces(f"for (int64_t {first} = 0; {first} < {rows}; {first} += {height})"):
+            p.line(f"const int64_t {some} = {least([str(height), f'{rows} - {first}'])};")
+            part = self._at(first, "0", rows=some, most_rows=height)
+            part._shape(depth)
+            part._by_height(lambda tiles: emit(part, tiles))
+        p.names.pop()
 
     def _by_height(self, emit: Callable[[int], None]) -> None:
         """Code for each number of tiles that the rows may fill; registers are chosen by it."""
@@ -294,8 +396,6 @@ class _Tiles:
     def _step(self, height: int, k: str) -> None:
         """Multiply words k .. of all rows and columns."""
         lhs, rhs = self.product.lhs.moved("0", k), self.product.rhs.moved(k, "0")
-        if height == 1:
-            self._prefetch(k)
         for row in range(height):
             self._transfer("load", self._left(row), lhs, (row, 0))
         for column in range(self._width):
@@ -305,10 +405,31 @@ class _Tiles:
                 f"dot.{self.kind}", self._sum(row, column), self._left(row), self._right(column)
             )
 
-    def _prefetch(self, k: str) -> None:
+    def _fetch(self, streams: list[_Stream], height: int, k: str) -> None:
+        """Ask for what later steps read: pages side by side for a tile of rows alone."""
+        p, far, size = self.p, self._far, self.unit.rows
+        if height > 1 or far is None:
+            for stream in streams:
+                stream.step()
+        elif self.product.most_rows <= self.unit.block[0] * size:
+            self._fetch_pages(k, far)
+        else:
+            with p.braces(f"if ({self.product.rows} <= {size})", "} else {"):
+                self._fetch_pages(k, far)
+            with p.braces_continued():
+                for stream in streams:
+                    stream.step()
+
+    @property
+    def _far(self) -> int | None:
+        """How far ahead pages are asked for."""
+        block = self.product.block or 0
+        return next((n for n in self.product.distances if n > block), None)
+
+    def _fetch_pages(self, k: str, ahead: int) -> None:
         """Ask for as many lines as a step reads, of the pages after those that it reads from."""
-        rhs, ahead = self.product.rhs, self.product.ahead
-        if ahead == 0 or not is_integer(rhs.row_bytes):
+        rhs = self.product.rhs
+        if not is_integer(rhs.row_bytes):
             return
         row = int(rhs.row_bytes)
         pages = max(1, ahead * row // PAGE_BYTES)

@@ -62,6 +62,36 @@ func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf
   %c0 = arith.constant 0 : index
   %depth = arith.constant 64 : index
   kaoken_loop.contract bf16 %x[%c0, %c0], %w[%c0, %c0] into %y[%c0, %c0] rows %rows depth %depth
-    {columns = 32, prefetch = 64} : memref<?x64xi32>, memref<64x32xi32>, memref<32x32xf32>
+    {columns = 32, ahead = array<i64: 64>} : memref<?x64xi32>, memref<64x32xi32>, memref<32x32xf32>
+  func.return
+}
+
+// Up to 40 rows: a block of 16 words is passed by all, sums wait in memory; of the right factor the
+// next block is asked for into the first cache, and of what follows the matrix every fourth line.
+// CHECK-LABEL: static void kaoken_blocks(
+// CHECK:       const int64_t block = rows > 32 ? 16 : 32;
+// CHECK-NEXT:  for (int64_t k = 0; k < 32; k += block) {
+// CHECK-NEXT:      const int64_t end = kk_min_i64(32, k + block);
+// CHECK-NEXT:      const int64_t blocks = (rows + 31) / 32;
+// CHECK-NEXT:      const char *ahead = (const char *)&w[(k + 16) * 32];
+// CHECK-NEXT:      const int64_t lines = (32 + blocks - 1) / blocks;
+// CHECK-NEXT:      const char *ahead_2 = (const char *)&w[(k + 32) * 32];
+// CHECK-NEXT:      const int64_t lines_2 = (8 + blocks - 1) / blocks;
+// CHECK-NEXT:      for (int64_t i = 0; i < rows; i += 32) {
+// CHECK:               if (k == 0) {
+// CHECK-NEXT:              _tile_zero(0);
+// CHECK:               } else {
+// CHECK-NEXT:              _tile_loadd(0, &y[i * 32], 128);
+// CHECK:               for (int64_t k_2 = k; k_2 < end; k_2 += 16) {
+// CHECK-NEXT:              for (int64_t i_2 = 0; i_2 < lines; i_2++, ahead += 64) {
+// CHECK-NEXT:                  __builtin_prefetch(ahead, 0, 3);
+// CHECK:                   for (int64_t i_3 = 0; i_3 < lines_2; i_3++, ahead_2 += 256) {
+// CHECK-NEXT:                  __builtin_prefetch(ahead_2, 0, 2);
+// CHECK:                   _tile_dpbf16ps(3, 5, 7);
+func.func @blocks(%x: memref<?x32xi32>, %w: memref<32x32xi32>, %y: memref<40x32xf32>, %rows: index) {
+  %c0 = arith.constant 0 : index
+  %depth = arith.constant 32 : index
+  kaoken_loop.contract bf16 %x[%c0, %c0], %w[%c0, %c0] into %y[%c0, %c0] rows %rows depth %depth
+    {columns = 32 : i64, block = 16 : i64, ahead = array<i64: 16, 32>} : memref<?x32xi32>, memref<32x32xi32>, memref<40x32xf32>
   func.return
 }

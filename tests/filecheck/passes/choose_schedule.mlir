@@ -27,7 +27,7 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
 // A matrix unit takes the sums of narrow layers alone.
 // AMX-LABEL: func.func @narrow
 // AMX:       kaoken.linear
-// AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(m, 512), tile(m_in, 32), order(m, n0, m_in, m_in_in, n1), tensorize(m_in_in, n1, k), vectorize(n1), prefetch(k, 256), parallel(n0)>
+// AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(m, 512), tile(m_in, 64), tile(k, 64), order(m, n0, m_in, m_in_in, n1), tensorize(m_in_in, n1, k), vectorize(n1), prefetch(k, 64), prefetch(k, 256), parallel(n0)>
 // AMX:       kaoken.linear
 // AMX-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 32), parallel(n0)>
 // CHECK-LABEL: func.func @narrow

@@ -79,7 +79,7 @@ func.func @panels(%x: memref<64xf32>, %w: memref<2x64x16xf32>, %y: memref<2x16xf
 
 // Sums left to a matrix unit have no loop yet: the op is told, and C asks for lines of several pages.
 // CHECK-LABEL: func.func @contraction
-// CHECK:         kaoken_loop.contract bf16 {{.*}} {columns = 32 : i64, prefetch = 64 : i64}
+// CHECK:         kaoken_loop.contract bf16 {{.*}} {{{.*}}columns = 32 : i64, ahead = array<i64: 64>}
 // CHECK-NOT:     kaoken_loop.prefetch
 func.func @contraction(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<?x32xf32>, %m: index) attributes {kaoken.schedule = #kaoken.schedule<tile(m, 32), tensorize(m_in, n, k), vectorize(n), prefetch(k, 64)>} {
   affine.for %i = 0 to %m {
