@@ -81,7 +81,8 @@ class LinearOp(KaokenOp):
     weight is [N, K] as PyTorch stores it, or packed by `bake` into panels [ceil(N/R), K, R]
     padded with zeros, where R is the schedule's panel width; `out_features` then says N.
 
-    Inputs and weights may be f32, or both bf16, summed in f32. Or the input is ui8 around
+    Inputs and weights may be f32, or both bf16, summed in f32; the result of the latter is f32, or
+    bf16 where no norm follows: rounded at the end. Or the input is ui8 around
     `input_zero_point`, with one `input_scale` a row or none (the same for all rows: the weight's
     scales hold it), the weight i8 with one `weight_scale` a column; the products are summed exactly
     in i32. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8 fours,
@@ -146,7 +147,14 @@ class LinearOp(KaokenOp):
 
     def infer_element_type(self) -> Attribute:
         element = tensor_type(self.input).element_type
+        if element == bf16 and self.norm.data is Norm.NONE and self.is_rounded:
+            return bf16
         return f32 if element in NARROW or self.format is not None else element
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the result is bf16."""
+        return tensor_type(self.result).element_type == bf16
 
     def infer_shape(self, *operands: Shape) -> Shape:
         x, w = operands[0], operands[1]

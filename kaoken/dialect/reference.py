@@ -166,7 +166,7 @@ class KaokenFunctions(InterpreterFunctions):
             steps = args[0].astype(np.int32) - op.input_zero_point.value.data
             y = (steps @ weight.astype(np.int32).T) * _wide(weight_scale)
             y = y if input_scale is None else y * _wide(input_scale)[..., None]
-        y = _result(op, y if bias is None else y + _wide(bias))
+        y = _step(op, y if bias is None else y + _wide(bias))
         return self._epilogue(op, y, residual, norm_weight, norm_bias)
 
     def _epilogue(
@@ -179,15 +179,15 @@ class KaokenFunctions(InterpreterFunctions):
     ) -> Arrays:
         """What a linear layer does after its product and bias."""
         if op.activation.data is not Activation.NONE:
-            y = _result(op, _ACTIVATIONS[op.activation.data](_wide(y)))
+            y = _step(op, _ACTIVATIONS[op.activation.data](_wide(y)))
         if residual is not None:
-            y = _result(op, _wide(y) + _wide(residual))
+            y = _step(op, _wide(y) + _wide(residual))
         if op.norm.data is not Norm.NONE:
             assert norm_weight is not None
             assert op.eps is not None
             norm = layer_norm if op.norm.data is Norm.LAYER_NORM else rms_norm
             y = _result(op, norm(y, norm_weight, norm_bias, op.eps.value.data))
-        return (y,)
+        return (_result(op, y),)
 
     @impl(quant.RowScaleOp)
     def row_scale(self, interpreter: Interpreter, op: quant.RowScaleOp, args: Arrays) -> Arrays:
@@ -500,6 +500,11 @@ def _result_dtype(op: Operation) -> np.dtype:
 def _wide(x: Array) -> Array:
     """Floats (bf16 too, whose numpy kind is V) as float64, anything else as it is."""
     return x.astype(np.float64) if x.dtype.kind in "fV" else x
+
+
+def _step(op: nn.LinearOp, value: Array) -> Array:
+    """What comes before a linear layer's result: in its type, or f32 where that is rounded."""
+    return value.astype(np.float32) if op.is_rounded else _result(op, value)
 
 
 def _result(op: Operation, value: Array) -> Array:

@@ -26,6 +26,13 @@ scale for each group of inputs, and embeddings and the layer of logits to eight 
     %y = kaoken.linear %xq, %codes bias %b weight_scale %ws
            {format = #kaoken.format<4 bits, group 32, offset 8>} : ...
 
+A layer whose result bf16 layers alone read rounds it itself:
+
+    %y = kaoken.linear %x, %w {activation = gelu} : ... -> tensor<?x3072xf32>
+    %z = kaoken.cast %y : tensor<?x3072xf32> -> tensor<?x3072xbf16>
+->
+    %z = kaoken.linear %x, %w {activation = gelu} : ... -> tensor<?x3072xbf16>
+
 What `calibrate` and `migrate-scales` left is used up: the zero point of `kaoken.observe`, a product
 with one number a channel (as `factor`), and the means, by which the rounding of the weights changes
 the layer's sums on average, which its bias takes back (Nagel et al., "Data-Free Quantization
@@ -49,9 +56,9 @@ from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr
+from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
-from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to
+from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to, sole_owner
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import (
     MIDDLE,
@@ -117,6 +124,8 @@ class QuantizePass(ModulePass):
                 if (x := layer.input) not in narrowed:
                     narrowed[x] = self._narrow_input(x, layer, work)
                 self._narrow(layer, narrowed[x])
+            if self.dtype == "bf16":
+                _round_at_once(block)
             for observe in [o for o in block.ops if isinstance(o, ObserveOp)]:
                 Rewriter.replace_op(observe, [], [observe.input])
         if before:
@@ -211,6 +220,18 @@ def _narrow_products_of_attention(block: Block) -> None:
         head_size = tensor_type(op.query).get_shape()[-1] // op.heads
         if head_size % 2 == 0 and not reads_caches(op):
             op.bf16_products = UnitAttr()
+
+
+def _round_at_once(block: Block) -> None:
+    """Layers that round their results themselves, where all that reads these is a cast."""
+    for cast in [op for op in block.ops if isinstance(op, CastOp)]:
+        linear = sole_owner(cast.input, LinearOp)
+        if linear is None or linear.norm.data is not Norm.NONE:
+            continue
+        types = [tensor_type(v).element_type for v in (linear.input, cast.result)]
+        if types == [bf16, bf16]:
+            Rewriter.replace_op(linear, rounded := linear_like(linear, cast.result.type))
+            Rewriter.replace_op(cast, [], [rounded.result])
 
 
 def _seen(x: SSAValue) -> SSAValue:

@@ -64,6 +64,8 @@ class _Linear:
     few_bits: FewBitsBuffers | None
     is_tensor: bool
     """Whether the schedule leaves the sums to the matrix unit, whole."""
+    is_rounded: bool
+    """Whether the result is bf16, for sums of f32."""
 
 
 def lower_linear(op: LinearOp, kernel: Kernel) -> None:
@@ -74,7 +76,7 @@ def lower_linear(op: LinearOp, kernel: Kernel) -> None:
     kernel.name = f"linear_{op.k}x{op.n}{_suffix(op)}"
     kernel.comment = f"y[m][{op.n}] = x[m][{op.k}] * W^T{_describe(op)}"
     linear = _arguments(op, kernel)
-    if linear.residual is not None:
+    if linear.residual is not None and not op.is_rounded:
         kernel.in_place(linear.y, linear.residual)
     m = kernel.size("m", product(kernel.shape(op.result)[:-1]))
     if not op.is_packed:
@@ -100,6 +102,7 @@ def _suffix(op: LinearOp) -> str:
     narrow = few if element not in NARROW else "_bf16" if element == bf16 else "_int8"
     activation = op.activation.data
     applied = "" if activation is Activation.NONE else f"_{activation}"
+    applied += "_to_bf16" if op.is_rounded else ""
     return narrow + applied + ("" if op.residual is None else "_add")
 
 
@@ -139,6 +142,7 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         op.activation.data,
         few_bits,
         op.schedule is not None and bool(op.schedule.all("tensorize")),
+        op.is_rounded,
     )
 
 
@@ -193,6 +197,8 @@ def _output(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weigh
     value = emit_activation(kernel, linear.activation, value)
     if linear.residual is not None:
         value = kernel.insert(arith.AddfOp(value, kernel.load(linear.residual, i, *column)))
+    if linear.is_rounded:
+        value = kernel.insert(ConvertOp(value, bf16))
     kernel.store(value, linear.y, i, *column)
 
 
