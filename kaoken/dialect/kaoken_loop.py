@@ -416,9 +416,9 @@ class ContractOp(IRDLOperation):
     words are of two bf16 or four bytes, sums are f32 or i32. `target` is memory of its own, `rows`
     at least 1.
 
-    `block` and `ahead` are about speed alone. All rows pass `block` words of k before the next words
-    are read. And words of `rhs` are asked for so many steps of k before they are read: no farther
-    than a block, into the first cache; farther, into the second.
+    `block` and `ahead` are about speed alone. All rows pass `block` words of k before the next
+    words are read. And words of `rhs` are asked for so many steps of k before they are read: no
+    farther than a block, into the first cache; farther, into the second.
     """
 
     name = "kaoken_loop.contract"
