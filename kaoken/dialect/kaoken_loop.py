@@ -426,7 +426,7 @@ class ContractOp(IRDLOperation):
     kind = prop_def(DotKindAttr)
     columns = prop_def(IntegerAttr)
     block = opt_prop_def(IntegerAttr)
-    ahead = opt_prop_def(DenseArrayBase)
+    ahead = opt_prop_def(DenseArrayBase.constr(i64))
     lhs = operand_def(AnyMemRef)
     lhs_indices = var_operand_def(IndexType())
     rhs = operand_def(AnyMemRef)

@@ -153,11 +153,17 @@ class _Product:
         sums = at.insert(memory)
         target = (sums, [at.zero, at.zero])
         sizes = (rows, self.width, depth)
-        block = None if self.words is self.sum else constant_trip_count(self.words)
-        contract = ContractOp(self.dot.kind.data, lhs, rhs, target, sizes, block)
+        contract = ContractOp(self.dot.kind.data, lhs, rhs, target, sizes, self._block)
         contract.attributes[NAME] = self.sum.attributes[NAME]
         at.builder.insert(contract)
         return sums
+
+    @property
+    def _block(self) -> int | None:
+        """The words of a block of the sum."""
+        if self.words is self.sum or isinstance(self.words, scf.ForOp):
+            return None
+        return constant_trip_count(self.words)
 
     def _read_from(self, sums: SSAValue) -> None:
         """Let the nest load what it summed before."""
