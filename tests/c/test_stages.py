@@ -40,6 +40,23 @@ func.func @main(%x: tensor<?x7xf32> {{kaoken.shape = #kaoken.shape<[rows, 7]>, k
 }}
 """
 
+ROUNDED = """
+func.func @main(
+    %x: tensor<?x28xf32> {{kaoken.shape = #kaoken.shape<[rows, 28]>, kaoken.name = "x"}},
+    %r: tensor<?x50xf32> {{kaoken.shape = #kaoken.shape<[rows, 50]>, kaoken.name = "r"}})
+    -> tensor<?x50xf32> attributes {{kaoken.max = {{rows = 129}}}} {{
+  %w = kaoken.weight "w" : tensor<50x28xf32>
+  %xn = kaoken.cast %x : tensor<?x28xf32> -> tensor<?x28xbf16>
+  %wn = kaoken.cast %w : tensor<50x28xf32> -> tensor<50x28xbf16>
+  %y = kaoken.linear %xn, %wn residual %r : tensor<?x50xf32>
+    {{activation = #kaoken<activation gelu>}}
+    : tensor<?x28xbf16>, tensor<50x28xbf16> -> tensor<?x50x{type}>
+  {round}
+  %z = kaoken.cast {rounded} : tensor<?x50xbf16> -> tensor<?x50xf32>
+  return %z : tensor<?x50xf32>
+}}
+"""
+
 ATTENTION = """
 func.func @main(
     %x: tensor<?x?x24xf32> {kaoken.shape = #kaoken.shape<[batch, tokens, 24]>, kaoken.name = "x"},
@@ -133,6 +150,24 @@ def test_narrow_linear_on_every_target(dtype: str, target: str, tmp_path: Path):
     inputs = random_inputs(module, {"rows": 17})
     # Both sides round inputs alike; what differs is the order of few sums in f32.
     assert_close(run_module(narrow, inputs), run_stage(model, inputs), 2e-5)
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16", "x86-64-v4+bf16+amx"])
+def test_a_layer_that_rounds_is_a_layer_and_a_cast(target: str, tmp_path: Path):
+    machine = TargetMachine.parse(target)
+    if not machine.runs_here():
+        pytest.skip(f"this CPU does not run {target}")
+    cast = "%c = kaoken.cast %y : tensor<?x50xf32> -> tensor<?x50xbf16>"
+    results: list[np.ndarray] = []
+    for i, (type_, rounding, rounded) in enumerate([("f32", cast, "%c"), ("bf16", "", "%y")]):
+        module = parse_module(ROUNDED.format(type=type_, round=rounding, rounded=rounded))
+        fill_weights(module)
+        passes = f'choose-schedule{{target="{target}"}},{STAGES[-2]}'
+        model = compile_stage(apply_passes(module, passes), tmp_path / str(i), machine)
+        inputs = random_inputs(module, {"rows": 33})
+        assert_close(run_module(module, inputs), run_stage(model, inputs), 2e-2)
+        results.append(run_stage(model, inputs)[0])
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+vnni+bf16", "x86-64-v4+amx"])

@@ -32,3 +32,19 @@ func.func @main(%x: tensor<?x8xf32> {kaoken.shape = #kaoken.shape<[rows, 8]>}, %
   %2 = kaoken.linear %z, %u : tensor<?x3xf32>, tensor<8x3xf32> -> tensor<?x8xf32>
   return %0, %1, %2 : tensor<?x16xf32>, tensor<?x16xf32>, tensor<?x8xf32>
 }
+
+// What bf16 layers alone read is rounded where it is computed; a second reader wants it as it is.
+// BF16-LABEL: func.func @rounded
+// BF16:       %[[y:.*]] = kaoken.linear %{{.*}} {activation = #kaoken<activation relu>} : tensor<?x8xbf16>, tensor<16x8xbf16> -> tensor<?x16xbf16>
+// BF16-NOT:   kaoken.cast %[[y]]
+// BF16:       %[[z:.*]] = kaoken.linear %[[y]], %{{.*}} : tensor<?x16xbf16>, tensor<8x16xbf16> -> tensor<?x8xf32>
+// BF16:       %[[c:.*]] = kaoken.cast %[[z]]
+// BF16:       kaoken.linear %[[c]]
+func.func @rounded(%x: tensor<?x8xf32> {kaoken.shape = #kaoken.shape<[rows, 8]>}) -> (tensor<?x8xf32>, tensor<?x16xf32>) attributes {kaoken.max = {rows = 64}} {
+  %w = kaoken.weight "w" : tensor<16x8xf32>
+  %u = kaoken.weight "u" : tensor<8x16xf32>
+  %0 = kaoken.linear %x, %w {activation = #kaoken<activation relu>} : tensor<?x8xf32>, tensor<16x8xf32> -> tensor<?x16xf32>
+  %1 = kaoken.linear %0, %u : tensor<?x16xf32>, tensor<8x16xf32> -> tensor<?x8xf32>
+  %2 = kaoken.linear %1, %w : tensor<?x8xf32>, tensor<16x8xf32> -> tensor<?x16xf32>
+  return %1, %2 : tensor<?x8xf32>, tensor<?x16xf32>
+}
