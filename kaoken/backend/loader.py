@@ -79,10 +79,18 @@ class Library:
         return create, error, destroy, run
 
     def functions(self, signatures: Mapping[str, tuple[Any, list[Any]]]) -> dict[str, Any]:
-        """More functions of the library by name: what each gives, and takes behind the context."""
+        """More functions of the library by name: what each gives, and takes behind the context.
+
+        KaokenError for one that is not there: another kaoken made the library.
+        """
         found: dict[str, Any] = {}
         for verb, (result, arguments) in signatures.items():
-            function = getattr(self._library, f"{self.name}_{verb}")
+            function = getattr(self._library, f"{self.name}_{verb}", None)
+            if function is None:
+                raise KaokenError(
+                    f"{self.folder} was compiled by another version of kaoken, whose library has "
+                    f"no {self.name}_{verb}: compile the model again"
+                )
             function.restype, function.argtypes = result, [ctypes.c_void_p, *arguments]
             found[verb] = function
         return found

@@ -161,6 +161,11 @@ def test_folders_that_are_no_model(model: CompiledModel, tmp_path: Path) -> None
         Library(copy)
 
 
+def test_a_library_of_another_version(model: CompiledModel) -> None:
+    with pytest.raises(KaokenError, match=r"another version of kaoken.*_foretell: compile"):
+        Library(model.folder).functions({"foretell": (None, [])})
+
+
 def test_running_needs_neither_torch_nor_xdsl(model: CompiledModel) -> None:
     code = (
         "import sys, kaoken, numpy as np\n"
