@@ -82,6 +82,8 @@ def run_generate(
     strings_of(request.stop)
     random_of(request.seed, None)
     decoder = open_decoder(model, compiling, max_tokens)
+    if request.prefix_cache is not None and decoder.manifest.get("encoder"):
+        raise KaokenError(f"{decoder.name} reads each source anew: leave out --prefix-cache")
     options = request.options(recorded_of(decoder.manifest))
     seed = secrets.randbits(32) if request.seed is None else request.seed
     tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
