@@ -5,8 +5,9 @@
     %3 = kaoken.reduce sum %2 over [2] : ... -> tensor<1x64xf32>            # mixes tokens
 
 Row i of a value, along its token dimension, depends on row i of the op's operands alone. Causal
-attention is the one exception. So a text may be given in pieces, and only attention needs to know
-what came before.
+attention is the one exception; a mask of it that follows from positions alone may be causal, and is
+left to whoever can look at its numbers. So a text may be given in pieces, and only attention needs
+to know what came before.
 """
 
 from __future__ import annotations
@@ -79,12 +80,14 @@ _BY_SHAPE = (
 def token_dims(function: FuncOp, tokens: Dim) -> dict[SSAValue, TokenDim]:
     """The token dimension of every tensor in a function whose texts have `tokens` tokens."""
     found: dict[SSAValue, TokenDim] = {}
+    varying = depends_on_arguments(function)
     for argument in function.args:
         places = _places(shape_of(argument), tokens)
         found[argument] = places[0] if places else None
     for op in function.body.block.ops:
         if isinstance(op, KaokenOp):
-            found[op.result] = _of_op(op, [found[v] for v in op.operands], tokens)
+            own = [v for v in op.operands if not _is_mask_of_positions(op, v, varying)]
+            found[op.result] = _of_op(op, [found[v] for v in own], tokens, varying)
         else:
             found.update(dict.fromkeys(op.results))
     return found
@@ -95,7 +98,12 @@ def _places(shape: Shape, tokens: Dim) -> list[int]:
     return [i for i, dim in enumerate(shape) if dim.symbols & tokens.symbols]
 
 
-def _of_op(op: KaokenOp, operands: list[TokenDim], tokens: Dim) -> TokenDim:
+def _is_mask_of_positions(op: KaokenOp, value: SSAValue, varying: set[SSAValue]) -> bool:
+    """Whether a value is an attention's mask that follows from positions alone."""
+    return isinstance(op, AttentionOp) and value is op.mask and value not in varying
+
+
+def _of_op(op: KaokenOp, operands: list[TokenDim], tokens: Dim, varying: set[SSAValue]) -> TokenDim:
     for dim in operands:
         if isinstance(dim, Mixed):
             return dim
@@ -106,14 +114,14 @@ def _of_op(op: KaokenOp, operands: list[TokenDim], tokens: Dim) -> TokenDim:
     if len(places) != 1 or shape[places[0]] != tokens:
         return Mixed(op, "mixes tokens")
     at = places[0]
-    reason = _objection(op, at)
+    reason = _objection(op, at, varying)
     return at if reason is None else Mixed(op, reason)
 
 
-def _objection(op: KaokenOp, at: int) -> str | None:
+def _objection(op: KaokenOp, at: int, varying: set[SSAValue]) -> str | None:
     """Why an op whose result has tokens along `at` mixes them, or None."""
     if isinstance(op, AttentionOp):
-        return _attention_objection(op)
+        return _attention_objection(op, op.mask in varying)
     if isinstance(op, _BY_SHAPE) or _is_apart(op, at):
         return None
     return "mixes tokens"
@@ -139,15 +147,15 @@ def _keeps_rows(before: Shape, after: Shape, at: int) -> bool:
     return first is not None and product(before[:first]) == product(after[:at])
 
 
-def _attention_objection(op: AttentionOp) -> str | None:
+def _attention_objection(op: AttentionOp, mask_varies: bool) -> str | None:
     tokens = shape_of(op.query)[1]
     if shape_of(op.key)[1] != tokens:
         hides = op.mask is not None and _places(shape_of(op.mask), tokens)
         return "has a mask that depends on the token" if hides else None
-    if not op.causal.value.data:
+    if mask_varies:
+        return "has a mask that depends on the text"
+    if op.mask is None and not op.causal.value.data:
         return "sees the tokens to come: the model is an encoder"
-    if op.mask is not None:
-        return "has a mask besides the causal one (ALiBi, or one that kaoken does not recognise)"
     return None
 
 

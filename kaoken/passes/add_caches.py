@@ -23,7 +23,8 @@
 
 The caches hold as many tokens as the text could have. What depends on positions alone (rotary
 angles however scaled, learned or sinusoidal positions) is computed here, for all of them, and a
-call reads its rows. The last rows are cut out before what follows the last sum of two rows.
+call reads its rows. So is a mask of positions: a window, or a bias for each distance (ALiBi; Press
+et al., arXiv 2108.12409). The last rows are cut out before what follows the last sum of two rows.
 
 It is sound where tokens meet in causal attention alone, which `kaoken.analysis.token_dims` proves;
 for any other model the pass fails with the op that mixes them. One argument, `[1, tokens]`, holds
@@ -34,9 +35,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, f32
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    BoolAttr,
+    DictionaryAttr,
+    FunctionType,
+    IntegerAttr,
+    ModuleOp,
+    StringAttr,
+    f32,
+)
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.passes import ModulePass
@@ -60,6 +71,11 @@ from kaoken.dialect.nn import AttentionOp, EmbeddingOp, WeightOp, int_attr
 from kaoken.dialect.tensor import GatherOp, SliceOp
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kaoken.analysis.distances import Distances
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,7 @@ class _Rewriting:
         )
         self.head: list[Operation] = []
         """Caches and rows of tables, which come first so that equal layers stay equal."""
+        self.distances: dict[SSAValue, Distances | None] = {}
         self.symbol = TOKENS
         """What the number of tokens is called: `outputs` behind the cut."""
         self.layers = 0
@@ -159,7 +176,8 @@ class _Rewriting:
 
     def _emit(self, op: Operation) -> None:
         for value in op.operands:
-            if value not in self.values:
+            is_mask = isinstance(op, AttentionOp) and value is op.mask
+            if value not in self.values and not is_mask:
                 self.values[value] = self._rows_of_table(value)
         if isinstance(op, AttentionOp) and self.dims[op.key] == 1:
             self._through_caches(op)
@@ -224,11 +242,48 @@ class _Rewriting:
                 (op.value, "values", "rows"),
             )
         ]
-        bias = None if op.position_bias is None else self.values[op.position_bias]
         properties = {k: v for k, v in op.properties.items() if k != "operandSegmentSizes"}
+        bias = None if op.position_bias is None else self.values[op.position_bias]
+        if op.mask is not None:
+            bias = self._apply_mask(op, properties)
         copy = AttentionOp.make([self.values[op.query], *read, None, bias], properties)
         self.values[op.result] = copy.result
         self.block.add_op(copy)
+
+    def _apply_mask(self, op: AttentionOp, properties: dict[str, Attribute]) -> SSAValue | None:
+        """A mask of positions as what the properties say, and the bias of distances besides."""
+        from kaoken.analysis.distances import distances_of
+
+        assert op.mask is not None
+        if op.position_bias is not None:
+            raise KaokenError("attention with both a mask and a bias of distances has no caches")
+        if op.mask not in self.distances:
+            sizes = dict.fromkeys(self.tokens.symbols, self.capacity)
+            self.distances[op.mask] = distances_of(self.work.value(op.mask, sizes))
+        found = self.distances[op.mask]
+        if found is None:
+            raise KaokenError(
+                "attention has a mask that is not one of distances, as causal masks, windows and "
+                "ALiBi are: kaoken has no caches for it"
+            )
+        properties["causal"] = BoolAttr.from_bool(True)
+        if found.window is not None:
+            before = properties.get("window")
+            least = before.value.data if isinstance(before, IntegerAttr) else found.window
+            properties["window"] = int_attr(min(least, found.window))
+        return None if found.bias is None else self._bias(op, found.bias, properties)
+
+    def _bias(
+        self, op: AttentionOp, bias: np.ndarray, properties: dict[str, Attribute]
+    ) -> SSAValue:
+        import numpy as np
+
+        properties["bias_origin"] = int_attr(self.capacity - 1)
+        rows = np.broadcast_to(bias, (op.heads, self.capacity)).astype("f4")
+        type_ = shaped(tuple(map(Dim.of, rows.shape)), f32)
+        weight = WeightOp(self.work.add("positions.bias", rows), type_)
+        self.head.append(weight)
+        return weight.result
 
     def _through_cache(self, rows: SSAValue, heads: int, key: str, layout: str) -> SSAValue:
         """Append rows to a cache, and read all that it holds then."""

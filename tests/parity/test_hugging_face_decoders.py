@@ -57,6 +57,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", GROUPED | MIXED_WINDOWS),
     "gpt_neox": ("gpt_neox", SIZES),
     "phi": ("phi", SIZES),
+    "bloom": ("bloom", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "gptj": ("gptj", GPT2 | {"rotary_dim": 4}),
 }
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from xdsl.dialects.builtin import i1
 from xdsl.ir import SSAValue
 
-from kaoken.dialect.attributes import Function
+from kaoken.dialect.attributes import Function, Shape
 from kaoken.dialect.canonicalization.rules import owner
 from kaoken.dialect.nn import MatmulOp, SoftmaxOp
 from kaoken.dialect.tensor import ElementwiseOp, ReshapeOp, TransposeOp
 from kaoken.frontend.aten.attention import attention
-from kaoken.frontend.graph import Graph
+from kaoken.frontend.graph import ONE, Graph
 from kaoken.frontend.recognise.masks import HIDDEN, joined, negated, visible
 from kaoken.frontend.recognise.matching import (
     Recogniser,
@@ -44,10 +44,12 @@ def written_out(g: Graph, op: MatmulOp) -> SSAValue | None:
     scores = None if softmax is None else _scores(softmax.input)
     if softmax is None or scores is None or not _are_heads(g, scores.product, op):
         return None
-    if g.shape(softmax.result) != g.shape(scores.product.result):
+    rank = g.rank(op.rhs)
+    if g.shape(softmax.result) != _raised(g.shape(scores.product.result), rank):
         return None
     query, before = _unscaled(g, scores.product.lhs)
     key, factor = _unscaled(g, scores.product.rhs)
+    query, key = (g.reshape(v, _raised(g.shape(v), rank)) for v in (query, key))
     if not scores.product.transpose_rhs.value.data:
         key = g.swap(key, -2, -1)
     value = g.swap(op.rhs, -2, -1) if op.transpose_rhs.value.data else op.rhs
@@ -65,12 +67,18 @@ def _softmax_under(value: SSAValue) -> SoftmaxOp | None:
 
 def _are_heads(g: Graph, product: MatmulOp, mixed: MatmulOp) -> bool:
     """True if operands are [B, H, S, D] or [H, S, D] of known heads, of equal leading sizes."""
-    shapes = [g.shape(v) for v in (product.lhs, product.rhs, mixed.rhs)]
+    rank = g.rank(mixed.rhs)
+    shapes = [_raised(g.shape(v), rank) for v in (product.lhs, product.rhs, mixed.rhs)]
     if len({len(s) for s in shapes}) != 1 or len(shapes[0]) not in (2, 3, 4):
         return False
     if len({s[:-2] for s in shapes}) != 1 or shapes[0][-1].constant is None:
         return False
     return len(shapes[0]) < 4 or shapes[0][1].constant is not None
+
+
+def _raised(shape: Shape, rank: int) -> Shape:
+    """A shape with ones in front: products of one text may lack the batch."""
+    return (*(ONE,) * (rank - len(shape)), *shape)
 
 
 def _scores(value: SSAValue) -> _Scores | None:
@@ -84,6 +92,8 @@ def _scores(value: SSAValue) -> _Scores | None:
         return _scaled_scores(op)
     if op.function.data is F.ADD:
         return _added_scores(op)
+    if op.function.data is F.MAXIMUM:
+        return _bounded_scores(op)
     return _selected_scores(op) if op.function.data is F.SELECT else None
 
 
@@ -105,6 +115,15 @@ def _added_scores(op: ElementwiseOp) -> _Scores | None:
         if (inner := _scores(scores)) is not None:
             inner.added.append((mask, 1.0))
             return inner
+    return None
+
+
+def _bounded_scores(op: ElementwiseOp) -> _Scores | None:
+    """maximum(scores, -3.4e38): what is hidden stays so."""
+    for scores, bound in (tuple(op.inputs), tuple(reversed(op.inputs))):
+        least = number(bound)
+        if least is not None and least <= HIDDEN:
+            return _scores(scores)
     return None
 
 
