@@ -159,7 +159,7 @@ class Bf16Factors(Factors):
         self.flat_q = self._flat(q16, p.head_size)
         p16, self.p = self._words([p.rows, p.stride // 2], "p16")
         self.flat_p = self._flat(p16, p.stride)
-        self._pack_keys(keys, kt, half)
+        self._pack_keys(keys, kt)
         self._pack_values(keys, vt)
 
     def _words(self, shape: list[int], name: str) -> tuple[SSAValue, SSAValue]:
@@ -169,22 +169,33 @@ class Bf16Factors(Factors):
         words.name_hint = f"{name}_words"
         return pairs, words
 
-    def _pack_keys(self, keys: Keys, kt: SSAValue, half: int) -> None:
+    def _pack_keys(self, keys: Keys, kt: SSAValue) -> None:
+        """A panel is rounded along its rows, in vectors; then its pairs change places."""
         n, p = self.n, self.plan
-        with n.parallel("p0", keys.steps(p.panel)) as j0, n.parallel("p1", p.panel) as j1:
-            j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
-            with n.parallel("d", half) as d, n.parallel("half", 2) as part:
-                number = n.affine(lambda d, part: d * 2 + part, d, part)
-                self._store(self.key_at(self.or_last(j), number), kt, j0, d, j1, part)
+        rounded = n.alloc(MemRefType(bf16, [p.panel, p.head_size]), "k16")
+        with n.parallel("p0", keys.steps(p.panel)) as j0:
+            with n.parallel("p1", p.panel) as j1:
+                j = self.or_last(n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1))
+                with n.parallel("lane", p.head_size) as d:
+                    self._store(self.key_at(j, d), rounded, j1, d)
+            with n.parallel("p1", p.panel) as j1, n.parallel("d", p.head_size // 2) as d:
+                with n.parallel("half", 2) as part:
+                    number = n.affine(lambda d, part: d * 2 + part, d, part)
+                    n.store(n.load(rounded, j1, number), kt, j0, d, j1, part)
 
     def _pack_values(self, keys: Keys, vt: SSAValue) -> None:
+        """Two rows are rounded in vectors, and then interleaved."""
         n, p, (v, offset) = self.n, self.plan, self.plan.v
-        with n.parallel("p0", self.steps(keys)) as j, n.parallel("half", 2) as part:
-            key = n.affine(lambda j, part: j * 2 + part, j, part)
-            row = n.add_index(self.at.key_row, self.or_last(key))
-            with n.parallel("e", p.value_size) as e:
-                at = self.column(self.at.kv_head, e, p.value_size, offset)
-                self._store(n.load(v, row, at), vt, j, e, part)
+        rounded = n.alloc(MemRefType(bf16, [2, p.value_size]), "v16")
+        with n.parallel("p0", self.steps(keys)) as j:
+            with n.parallel("p1", 2) as part:
+                key = n.affine(lambda j, part: j * 2 + part, j, part)
+                row = n.add_index(self.at.key_row, self.or_last(key))
+                with n.parallel("lane", p.value_size) as e:
+                    at = self.column(self.at.kv_head, e, p.value_size, offset)
+                    self._store(n.load(v, row, at), rounded, part, e)
+            with n.parallel("e", p.value_size) as e, n.parallel("half", 2) as part:
+                n.store(n.load(rounded, part, e), vt, j, e, part)
 
     def start_block(self, first: Index, rows: Extent) -> None:
         """Round the block's queries."""
