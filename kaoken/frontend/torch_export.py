@@ -303,7 +303,8 @@ def _export(
     # torch guards that sizes such as `tokens - 1` are not 1, where it could broadcast; the second
     # try takes it on trust that open sizes broadcast with their equals alone.
     for trusting in (False, True):
-        with quietly(), patch(backed_size_oblivious=trusting):
+        # Without gradients, torch.no_grad() in a model is no graph of its own to be inlined.
+        with quietly(), torch.no_grad(), patch(backed_size_oblivious=trusting):
             try:
                 return torch.export.export(
                     module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False

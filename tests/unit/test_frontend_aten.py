@@ -291,6 +291,8 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "norm_3": lambda x: torch.linalg.vector_norm(x, 3, dim=1),
     "cumsum": lambda x: x.cumsum(1),
     "cumsum_int": lambda x: (x > 0).cumsum(0),
+    "diff_prepended": lambda x: torch.diff(x, 2, 1, prepend=x[:, :1], append=x[:, :2]),
+    "diff_bool": lambda x: torch.diff(x > 0, dim=0).float(),
     "logsumexp": lambda x: x.logsumexp(1),
     "logsumexp_keep": lambda x: x.logsumexp(-1, keepdim=True),
     "normalize": lambda x: F.normalize(x, dim=1),

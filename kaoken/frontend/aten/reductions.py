@@ -217,3 +217,21 @@ def norm(
 def cumsum(g: Importer, x: SSAValue, dim: int, dtype: Any = None) -> SSAValue:
     x = _accumulator(g, x, dtype)
     return g.cumsum(x, g.dim(dim, g.rank(x))) if g.rank(x) else x
+
+
+@aten("diff")
+def diff(
+    g: Importer,
+    x: SSAValue,
+    n: int = 1,
+    dim: int = -1,
+    prepend: SSAValue | None = None,
+    append: SSAValue | None = None,
+) -> SSAValue:
+    at = g.dim(dim, g.rank(x))
+    x = g.concat([part for part in (prepend, x, append) if part is not None], at)
+    for _ in range(n):
+        size = g.shape(x)[at]
+        after, before = g.slice(x, at, ONE, size), g.slice(x, at, Dim.of(0), size - ONE)
+        x = g.elementwise(F.NE if g.dtype(x) == i1 else F.SUB, after, before)
+    return x

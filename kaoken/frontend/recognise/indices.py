@@ -111,6 +111,16 @@ def _affine_of(op: Operation, depth: int) -> Affine | None:
     return None if inner is None else _affine_moved(op, inner)
 
 
+def _all_affine(values: Sequence[SSAValue], depth: int) -> list[Affine] | None:
+    """All of them, or None; it looks no further than the first that is not affine."""
+    found: list[Affine] = []
+    for value in values:
+        if (form := affine(value, depth)) is None:
+            return None
+        found.append(form)
+    return found
+
+
 def _affine_moved(
     op: BroadcastOp | CastOp | ReshapeOp | SliceOp | TransposeOp, inner: Affine
 ) -> Affine | None:
@@ -143,9 +153,8 @@ def _affine_slice(op: SliceOp, inner: Affine) -> Affine | None:
 
 def _affine_concat(op: ConcatOp, depth: int) -> Affine | None:
     """Pieces that go on where the one before them ends."""
-    found = [affine(v, depth) for v in op.inputs]
-    pieces = [piece for piece in found if piece is not None]
-    if len(pieces) != len(found) or len(pieces) < 2:
+    pieces = _all_affine(op.inputs, depth)
+    if pieces is None or len(pieces) < 2:
         return None
     at, first = op.dim.value.data, pieces[0]
     sizes = [shape_of(v)[at] for v in op.inputs]
@@ -176,9 +185,8 @@ def _affine_arithmetic(op: ElementwiseOp, depth: int) -> Affine | None:
     function = op.function.data
     if function not in (F.ADD, F.SUB, F.MUL, F.NEG):
         return None
-    parts = [affine(v, depth) for v in op.inputs]
-    known = [p for p in parts if p is not None]
-    if len(known) != len(parts):
+    known = _all_affine(op.inputs, depth)
+    if known is None:
         return None
     if function is F.NEG:
         return known[0] * -1
