@@ -54,9 +54,11 @@ AHEAD_PAGES = 8 * 4096
 """The same for the one stream of a matrix unit, whose pages are fetched side by side."""
 MAX_VECTORS = 4
 """The most registers in a row of a tile."""
-FEW_BITS_SPARE = 4
-"""Half of the registers that unpacking codes needs."""
-MAX_UNROLL = 8
+FEW_BITS_SPARE = 8
+"""The registers that unpacking codes needs."""
+FEW_BITS_AHEAD = 64
+"""How many words (lines) of codes ahead they are fetched: a page."""
+MAX_UNROLL = 4
 """The most steps of a group that are written out."""
 MIN_ROW_BLOCK = 128
 MAX_ROW_BLOCK = 512
@@ -182,28 +184,23 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
 
 
 def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
-    """Panels of one cache line, so that a word of codes is one line; each sum takes two registers,
-    of the group's integers and of floats, beside what codes are unpacked to."""
+    """Panels of one cache line, so that a word of codes is one line, and one stream of them: a row
+    has a sum for each plane of bits, and one of floats."""
+    assert op.format is not None
     lanes = machine.lanes(FLOAT_BITS)
     width = max(lanes, min(LINE_BYTES * 8 // FLOAT_BITS, MAX_VECTORS * lanes))
-    vectors = width // lanes
-    sums = max(vectors, (machine.vector_registers - 2 * FEW_BITS_SPARE) // 2)
-    most = max(1, min(op.n // width, sums // (2 * vectors)))
-    panels = max(p for p in (1, 2, 4) if p <= most)
-    rows = max(2, min(sums // (panels * vectors), MAX_ROWS if machine.vector_bytes else 2))
-    assert op.format is not None
+    sums = (op.format.data.planes + 1) * width // lanes
+    fitting = (machine.vector_registers - FEW_BITS_SPARE) // sums
+    rows = max(2, min(fitting, MAX_ROWS if machine.vector_bytes else 2))
     block_words = op.k // tensor_type(op.input).get_shape()[-2] // WORD_BYTES
     words = block_words // op.format.data.planes
-    split = [("tile", "n0", panels)] if panels > 1 else []
-    columns = ("n0_in", "n1") if panels > 1 else ("n1",)
-    ahead = [("prefetch", "k", max(1, AHEAD_BYTES // LINE_BYTES))] if machine.vector_bytes else []
+    ahead = [("prefetch", "k", FEW_BITS_AHEAD)] if machine.vector_bytes else []
     return _directives(
         ("panel", width),
         ("tile", "m", row_block(op.k, rows, machine)),
         ("tile", "m_in", rows),
-        *split,
-        ("order", "m", "n0", "m_in", "m_in_in", *columns),
-        ("vectorize", "m_in_in", *columns),
+        ("order", "m", "n0", "m_in", "m_in_in", "n1"),
+        ("vectorize", "m_in_in", "n1"),
         *ahead,
         ("unroll", "k", min(words, MAX_UNROLL)),
         ("parallel", "n0"),

@@ -2,11 +2,14 @@
 
 acc = bias
 reduce g: 0 .. groups                             # the last two words of a block x[m, g]: what a
-  sum = -offset * x[m, g, sum]                    # step is worth, and the sum of its numbers
+  sum[0] = -offset * x[m, g, sum]                 # step is worth, and the sum of its numbers
   reduce k: word = w[n0, g * words + k, n1]       # four bytes full of codes
     for each plane p of the bytes:                # written out: a shift and a mask
-      sum = dot((word >> p * bits) & mask, x[m, g, k * planes + p], sum)
-  acc += float(sum) * scale[n0, g, n1] * x[m, g, scale]
+      sum[p] = dot((word >> p * bits) & mask, x[m, g, k * planes + p], sum[p])
+  acc += float(sum of sum[p]) * scale[n0, g, n1] * x[m, g, scale]
+
+Each plane has a sum of its own, since a sum that waits for its own last addition takes as many
+cycles as one product lasts.
 """
 
 from __future__ import annotations
@@ -111,7 +114,7 @@ def _integer_sum(
         times = kernel.constant(-b.format.offset, i32)
         offset = kernel.insert(arith.MuliOp(inputs, times))
 
-    def word(k: SSAValue, acc: SSAValue) -> SSAValue:
+    def word(k: SSAValue, sums: list[SSAValue]) -> list[SSAValue]:
         codes = read(b.w, kernel.affine(lambda g, k: g * b.words + k, g, k))
         for plane in range(planes):
             part = codes
@@ -121,10 +124,14 @@ def _integer_sum(
                 mask = kernel.constant(_BYTE * b.format.largest, i32)
                 part = kernel.insert(arith.AndIOp(part, mask))
             at = kernel.affine(lambda k, plane=plane: k * planes + plane, k)
-            acc = kernel.insert(DotOp(kind, part, kernel.load(b.x, i, g, at), acc))
-        return acc
+            product = DotOp(kind, part, kernel.load(b.x, i, g, at), sums[plane])
+            sums[plane] = kernel.insert(product)
+        return sums
 
-    total = kernel.fold("k", b.words, offset if step == 1 else zero, word)
+    starts = [offset if step == 1 else zero] + [zero] * (planes - 1)
+    total, *rest = kernel.reduce("k", b.words, starts, word)
+    for one in rest:
+        total = kernel.insert(arith.AddiOp(total, one))
     if step == 1:
         return total
     total = kernel.insert(arith.MuliOp(total, kernel.constant(step, i32)))
