@@ -195,7 +195,21 @@ def tokenizer_files(model: Any) -> tuple[Path, ...]:
 
         return write_tokenizer(path)
     folder = path.parent if path.suffix == ".mlir" else path
-    return tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
+    found = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
+    if not found or (folder / "tokenizer.json").is_file() or not _is_causal(path):
+        return found
+    from kaoken.frontend.hugging_face_tokenizer import converted_tokenizer
+
+    return (*found, *converted_tokenizer(folder))
+
+
+def _is_causal(path: Path) -> bool:
+    """Whether a path is a Hugging Face folder of a model that continues texts."""
+    if not (path / "config.json").is_file():
+        return False
+    from kaoken.frontend.hugging_face_decoder import is_causal_folder
+
+    return is_causal_folder(path)
 
 
 def _distinct_tensors(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
