@@ -46,6 +46,11 @@ _FUNCTIONS = {
     "guess": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int64]),
     "lookup": (ctypes.c_int64, [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64]),
 }
+_BATCH_FUNCTIONS = {
+    "select": (ctypes.c_int, [ctypes.c_int64]),
+    "step_batch": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]),
+    "copy_sequence": (ctypes.c_int, [ctypes.c_int64, ctypes.c_int64]),
+}
 _STATE_FUNCTIONS = {
     "save": (ctypes.c_int, [ctypes.c_char_p]),
     "load": (ctypes.c_int, [ctypes.c_char_p]),
@@ -67,9 +72,13 @@ class CompiledDecoder(CompiledModel):
         self.capacity: int = generation["capacity"]
         """The most tokens that the context holds."""
         self.end_tokens: tuple[int, ...] = tuple(generation["end_tokens"])
+        self.batch: int = generation.get("batch", 1)
+        """How many sequences a context holds; all calls are about the selected one."""
         self.vocabulary = int(library.manifest["outputs"][0]["shape"][-1])
         self._own = self._idle.pop()
         self._call = library.functions(_FUNCTIONS)
+        if self.batch > 1:
+            self._call |= library.functions(_BATCH_FUNCTIONS)
         self._guesses = np.empty(MOST_GUESSES, np.int64)
         self.reused = 0
         """How many tokens the last `begin` found in the context, and did not compute again."""
@@ -206,6 +215,37 @@ class CompiledDecoder(CompiledModel):
         count = self._call["lookup"](self._own.handle, token, place, min(most, MOST_GUESSES))
         return self._guesses[:count].tolist()
 
+    def select(self, sequence: int) -> None:
+        """All other calls are about this sequence from now on, at first 0."""
+        if self.batch > 1 or sequence:
+            self._check(self._batch_call("select")(self._own.handle, sequence))
+
+    def step_batch(self, tokens: Sequence[int], sequences: Sequence[int]) -> np.ndarray:
+        """Add one token to each of some sequences, in one pass that reads each weight once.
+
+        Gives float32 [sequences, vocabulary]; the last of the sequences is then the selected one.
+        The bits are those that each sequence has alone.
+        """
+        ids, places = (np.ascontiguousarray(v, np.int64) for v in (tokens, sequences))
+        if ids.shape != places.shape:
+            raise KaokenError(f"{ids.size} tokens are given for {places.size} sequences")
+        step = self._batch_call("step_batch")
+        self._check(step(self._own.handle, places.ctypes.data, ids.ctypes.data, ids.size))
+        rows = np.empty((ids.size, self.vocabulary), np.float32)
+        for row, sequence in zip(rows, sequences, strict=True):
+            self.select(sequence)
+            row[:] = self.logits
+        return rows
+
+    def copy_sequence(self, to: int, sequence: int) -> None:
+        """Make a sequence hold what another one of this context holds."""
+        self._check(self._batch_call("copy_sequence")(self._own.handle, to, sequence))
+
+    def _batch_call(self, verb: str) -> Any:
+        if self.batch == 1:
+            raise KaokenError(f"{self.name} goes on with one text: compile it with --batch")
+        return self._call[verb]
+
     def save_state(self, path: str | Path) -> None:
         """Write what the context holds to a file: tokens, caches, logits.
 
@@ -339,6 +379,7 @@ class CompiledDecoder(CompiledModel):
             tokenizer = open_tokenizer(self.folder)
         callbacks = Callbacks(streamer, stopping_criteria, logits_processor, stop, tokenizer)
         prompts = prompts_of(input_ids, attention_mask)
+        self.select(0)
         return generate(self, prompts, given, callbacks, random_of(seed, generator))
 
     def _check(self, code: int) -> None:

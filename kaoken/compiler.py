@@ -43,6 +43,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 MAX_BATCH, MAX_TOKENS = 8, 512
+MOST_SEQUENCES = 8
 
 
 def _silent(stage: str) -> None:
@@ -71,6 +72,8 @@ class CompileOptions:
     """Sample inputs for int8, as arrays by the names of @main's arguments."""
     activations: str = "dynamic"
     """Where int8 takes the scales of activations from: each row, or `static`, from the samples."""
+    batch: int = 1
+    """How many texts a context of a decoder goes on with in one pass."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -79,6 +82,8 @@ class CompileOptions:
             raise KaokenError(f"unknown math {self.math}: choose from {', '.join(MATHS)}")
         if self.threads < 1:
             raise KaokenError(f"threads is {self.threads}, but must be at least 1")
+        if not 1 <= self.batch <= MOST_SEQUENCES:
+            raise KaokenError(f"batch is {self.batch}, but must be from 1 to {MOST_SEQUENCES}")
         if self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise KaokenError(f"unknown activations {self.activations}: choose from {known}")
@@ -123,6 +128,7 @@ def compile(
     math: str = "exact",
     calibrate: Sequence[Mapping[str, Any]] = (),
     activations: str = "dynamic",
+    batch: int = 1,
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -136,8 +142,8 @@ def compile(
     kaoken's cache; `math` is `exact`, or `quake1` or `quake2` for faster exponentials with errors
     of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. For
     int8, `calibrate` holds sample inputs (arrays by name, numpy or torch), from which layers learn
-    how large their inputs are; `activations="static"` takes all scales from them. Raises
-    KaokenError.
+    how large their inputs are; `activations="static"` takes all scales from them. A decoder with a
+    `batch` goes on with so many texts in one pass. Raises KaokenError.
     """
     from kaoken.backend.loader import is_package
 
@@ -152,6 +158,7 @@ def compile(
         math=math,
         calibrate=calibrate,
         activations=activations,
+        batch=batch,
     )
     options.check(None if out is None else Path(out))
     progress("import")
@@ -270,6 +277,10 @@ def compile_module(
 
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
+    if options.batch > 1:
+        from kaoken.passes.batch_sequences import batch_sequences
+
+        batch_sequences(module, options.batch)
     ops = op_counts(module)
     options = replace(options, dtype=_resolved(module, options.dtype))
     lower(
@@ -394,7 +405,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
             f"{options.dtype} {options.math} {options.threads} {options.profile} "
-            f"{options.activations} {_digest(options.calibrate)} "
+            f"{options.activations} {options.batch} {_digest(options.calibrate)} "
             f"{_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]

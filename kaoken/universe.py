@@ -56,6 +56,7 @@ KAOKEN_UNIVERSE = Universe(
         [
             _pass("add-caches"),
             _pass("split-encoder"),
+            _pass("batch-sequences"),
             _pass("fuse"),
             _pass("apply-schedule"),
             _pass("calibrate"),

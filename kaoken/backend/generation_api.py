@@ -18,6 +18,8 @@ read that first:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kaoken.backend.interface import Interface
 from kaoken.backend.names import c_identifier
 from kaoken.dialect.generation import SOURCE
@@ -29,7 +31,7 @@ def session_bytes(i: Interface) -> int:
     """What the session takes behind the planned arena, in bytes."""
     if i.generation is None:
         return 0
-    return _padding(i) + _struct_bytes(i)
+    return _padding(i) + i.generation.batch * _struct_bytes(i)
 
 
 def _struct_bytes(i: Interface) -> int:
@@ -37,6 +39,10 @@ def _struct_bytes(i: Interface) -> int:
     assert i.generation is not None
     logits = 4 * _outputs(i) * vocabulary(i)
     return _ALIGNMENT + 8 * i.generation.capacity + -(-logits // 8) * 8
+
+
+def _batch(i: Interface) -> int:
+    return 1 if i.generation is None else i.generation.batch
 
 
 def _outputs(i: Interface) -> int:
@@ -110,7 +116,7 @@ enum {{
 /* Guesses `most` tokens that follow the context's and then `token`, from an earlier place with the
  * same last three or two tokens. Returns how many there are: `most` or none. */
 {api} int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int64_t most);
-{_states_header(i, name)}"""
+{_states_header(i, name)}{_batch_header(i, name)}"""
 
 
 def keeps_states(i: Interface) -> bool:
@@ -164,7 +170,8 @@ typedef struct {name}_session {{
     int64_t rows; /* of logits, behind each of the last tokens up to `end` */
     int64_t end;
     int64_t source;
-    char padding[{_ALIGNMENT - 32}];
+    int64_t selected; /* of the first one: which sequence all calls are about */
+    char padding[{_ALIGNMENT - 40}];
     int64_t tokens[{i.generation.capacity}];
     float logits[{_outputs(i) * vocabulary(i)}];
 }} {name}_session;
@@ -177,19 +184,20 @@ def functions(i: Interface, name: str) -> str:
     """The definitions of what `header` declares."""
     if i.generation is None:
         return ""
-    upper, session_, piece = name.upper(), f"{name}_session", i.symbols["tokens"]
-    sizes = {
-        "tokens": "size",
-        "past": "session->length + done",
-        "outputs": "(done + size == count) * outputs",
-        SOURCE: "session->source",
-    }
+    upper, session_ = name.upper(), f"{name}_session"
+    piece = i.symbols["tokens" if _batch(i) == 1 else "tokens_0"]
+    sizes = _sizes(i)
     symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
     place = f"(char *)context->arena + {i.arena_bytes + _padding(i)}"
     return f"""\
-static {session_} *{name}_session_of(const {name} *model) {{
+static {session_} *{name}_sessions(const {name} *model) {{
     const kk_context *context = (const kk_context *)model;
     return ({session_} *)(void *)({place});
+}}
+
+static {session_} *{name}_session_of(const {name} *model) {{
+    {session_} *first = {name}_sessions(model);
+    return first{" + first->selected" if _batch(i) > 1 else ""};
 }}
 
 {_encoder_functions(i, name)}\
@@ -201,6 +209,7 @@ void {name}_reset({name} *model) {{
 /* Adds tokens; logits follow the last `outputs` of them. */
 static int {name}_add({name} *model, const int64_t *tokens, int64_t count, int64_t outputs) {{
     {session_} *session = {name}_session_of(model);
+{_first_session(i, name)}\
     session->rows = 0;
     if (count < 1)
         return kk_refuse((kk_context *)model, "there are no tokens to add");
@@ -228,10 +237,13 @@ int {name}_prefill({name} *model, const int64_t *tokens, int64_t count) {{
 
 int {name}_step({name} *model, int64_t token) {{ return {name}_prefill(model, &token, 1); }}
 
-const float *{name}_logits(const {name} *model) {{
-    const {session_} *session = {name}_session_of(model);
+static const float *{name}_logits_of(const {session_} *session) {{
     int64_t row = session->length - 1 - (session->end - session->rows);
     return session->rows > 0 && row >= 0 ? session->logits + row * {upper}_VOCABULARY : NULL;
+}}
+
+const float *{name}_logits(const {name} *model) {{
+    return {name}_logits_of({name}_session_of(model));
 }}
 
 int64_t {name}_best_token(const {name} *model) {{
@@ -281,7 +293,23 @@ int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int6
     const {session_} *session = {name}_session_of(model);
     return kk_lookup(session->tokens, session->length, token, guesses, most);
 }}
-"""
+{_batch_functions(i, name)}"""
+
+
+def _first_session(i: Interface, name: str) -> str:
+    return f"    {name}_session *first = {name}_sessions(model);\n" if _batch(i) > 1 else ""
+
+
+def _sizes(i: Interface) -> dict[str, str]:
+    """The open sizes of a call of `_add`, as C expressions."""
+    sizes = {"outputs": "(done + size == count) * outputs", SOURCE: "session->source"}
+    if _batch(i) == 1:
+        return sizes | {"tokens": "size", "past": "session->length + done"}
+    for n in range(_batch(i)):
+        own = f"(session == first + {n})"
+        sizes[f"tokens_{n}"] = f"{own} * size"
+        sizes[f"past_{n}"] = f"first[{n}].length + {own} * done"
+    return sizes
 
 
 def states(i: Interface, name: str) -> str:
@@ -289,18 +317,19 @@ def states(i: Interface, name: str) -> str:
     if not keeps_states(i) or i.generation is None:
         return ""
     session_, upper = f"{name}_session", name.upper()
-    parts = "".join(f"    {{{', '.join(map(str, part))}}},\n" for part in i.generation.caches)
+    rows = [_cache_row(i.generation.caches_of(n)) for n in range(_batch(i))]
+    count = len(i.generation.caches_of(0))
     return f"""\
-static const kk_cache {name}_caches[] = {{
-{parts}}};
+static const kk_cache {name}_caches[{_batch(i)}][{count}] = {{
+{"".join(rows)}}};
 
 /* What there is to keep; logits where some follow the last token. */
 static kk_state {name}_state_of({name} *model, int with_logits) {{
     {session_} *session = {name}_session_of(model);
     const float *logits = {name}_logits(model);
     return (kk_state){{
-        .caches = {name}_caches,
-        .cache_count = sizeof {name}_caches / sizeof *{name}_caches,
+        .caches = {name}_caches[{name}_sessions(model)->selected],
+        .cache_count = {count},
         .tokens = session->tokens,
         .logits = logits == NULL ? session->logits : session->logits + (logits - session->logits),
         .logits_bytes = with_logits ? {upper}_VOCABULARY * (int64_t)sizeof *logits : 0,
@@ -329,21 +358,156 @@ int {name}_load({name} *model, const char *path) {{
     return code;
 }}
 
-void {name}_copy({name} *model, const {name} *from) {{
-    {session_} *session = {name}_session_of(model);
-    const {session_} *other = {name}_session_of(from);
-    const float *logits = {name}_logits(from);
-    if (model == from)
+static void {name}_take({name} *model, {session_} *session, const {name} *from,
+    const {session_} *other) {{
+    const float *logits = {name}_logits_of(other);
+    int64_t least = session->length < other->length ? session->length : other->length, common = 0;
+    if (session == other)
         return;
+{_common_tokens(i)}\
     session->length = session->end = other->length;
     session->source = other->source;
     session->rows = logits != NULL;
     memcpy(session->tokens, other->tokens, (size_t)other->length * sizeof *other->tokens);
     if (logits != NULL)
         memcpy(session->logits, logits, {upper}_VOCABULARY * sizeof *logits);
-    kk_copy_caches(((kk_context *)model)->arena, ((const kk_context *)from)->arena, {name}_caches,
-                   sizeof {name}_caches / sizeof *{name}_caches,
-                   other->length > other->source ? other->length : other->source);
+    kk_copy_caches(((kk_context *)model)->arena, {name}_caches[session - {name}_sessions(model)],
+                   ((const kk_context *)from)->arena, {name}_caches[other - {name}_sessions(from)],
+                   {count}, common, other->length > other->source ? other->length : other->source);
+}}
+
+void {name}_copy({name} *model, const {name} *from) {{
+    {name}_take(model, {name}_session_of(model), from, {name}_session_of(from));
+}}
+{_batch_states(i, name)}"""
+
+
+def _common_tokens(i: Interface) -> str:
+    """Equal tokens have left equal bits, unless texts are made from different sources."""
+    if i.encoder is not None:
+        return "    (void)least;\n"
+    return """\
+    while (common < least && session->tokens[common] == other->tokens[common])
+        common++;
+"""
+
+
+def _cache_row(parts: Sequence[tuple[int, ...]]) -> str:
+    """The caches of one sequence in C."""
+    lines = "".join(f"        {{{', '.join(map(str, part))}}},\n" for part in parts)
+    return f"    {{\n{lines}    }},\n"
+
+
+def _batch_header(i: Interface, name: str) -> str:
+    """The declarations of models whose contexts hold several sequences."""
+    if _batch(i) == 1:
+        return ""
+    api, upper = f"{name.upper()}_API", name.upper()
+    return f"""
+/* A context holds {upper}_BATCH sequences, each with tokens of its own. */
+enum {{ {upper}_BATCH = {_batch(i)} }};
+
+/* All other functions are about this sequence from now on, at first 0. Returns 0, or another number
+ * for one that does not exist. */
+{api} int {name}_select({name} *model, int64_t sequence);
+
+/* Adds one token to each of `count` sequences, all different, in one pass that reads each weight
+ * once; select one to see its logits. Returns 0; on failure another number, and these sequences
+ * are as before, without logits. */
+{api} int {name}_step_batch({name} *model, const int64_t *sequences, const int64_t *tokens,
+                            int64_t count);
+
+/* Makes a sequence hold what another one of this context holds. */
+{api} int {name}_copy_sequence({name} *model, int64_t to, int64_t from);
+"""
+
+
+def _batch_functions(i: Interface, name: str) -> str:
+    if _batch(i) == 1:
+        return ""
+    upper, session_ = name.upper(), f"{name}_session"
+    sizes = {"outputs": "count"}
+    for n in range(_batch(i)):
+        sizes |= {f"tokens_{n}": f"place[{n}] >= 0", f"past_{n}": f"sessions[{n}].length"}
+    symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
+    return f"""
+static int {name}_check_sequence({name} *model, int64_t sequence) {{
+    if (sequence >= 0 && sequence < {upper}_BATCH)
+        return 0;
+    return kk_refuse((kk_context *)model, "sequence %lld: there are 0 to %d", (long long)sequence,
+                     {upper}_BATCH - 1);
+}}
+
+int {name}_select({name} *model, int64_t sequence) {{
+    int code = {name}_check_sequence(model, sequence);
+    if (code == 0)
+        {name}_sessions(model)->selected = sequence;
+    return code;
+}}
+
+/* Where in `sequences` each sequence is, or -1; 0 unless they are wrong. */
+static int {name}_places({name} *model, const int64_t *sequences, int64_t count, int64_t *place) {{
+    {session_} *sessions = {name}_sessions(model);
+    if (count < 1 || count > {upper}_BATCH)
+        return kk_refuse((kk_context *)model, "a step of %lld sequences: there are %d",
+                         (long long)count, {upper}_BATCH);
+    for (int64_t n = 0; n < {upper}_BATCH; n++)
+        place[n] = -1;
+    for (int64_t k = 0; k < count; k++) {{
+        int code = {name}_check_sequence(model, sequences[k]);
+        if (code != 0)
+            return code;
+        if (place[sequences[k]] >= 0)
+            return kk_refuse((kk_context *)model, "sequence %lld is given twice",
+                             (long long)sequences[k]);
+        if (sessions[sequences[k]].length == {upper}_CAPACITY)
+            return kk_refuse((kk_context *)model,
+                             "the context holds at most %d tokens, and sequence %lld has as many",
+                             {upper}_CAPACITY, (long long)sequences[k]);
+        place[sequences[k]] = k;
+    }}
+    return 0;
+}}
+
+int {name}_step_batch({name} *model, const int64_t *sequences, const int64_t *tokens,
+                      int64_t count) {{
+    {session_} *sessions = {name}_sessions(model), *first = NULL;
+    int64_t place[{upper}_BATCH], given[{upper}_BATCH], row = 0;
+    int code = {name}_places(model, sequences, count, place);
+    if (code != 0)
+        return code;
+    for (int64_t n = 0; n < {upper}_BATCH; n++)
+        if (place[n] >= 0) {{
+            first = first == NULL ? sessions + n : first;
+            sessions[n].rows = 0;
+            given[row++] = tokens[place[n]];
+        }}
+    code = {name}_run(model, given, first->logits, {symbols});
+    row = 0;
+    for (int64_t n = 0; code == 0 && n < {upper}_BATCH; n++)
+        if (place[n] >= 0) {{
+            if (row > 0)
+                memcpy(sessions[n].logits, first->logits + row * {upper}_VOCABULARY,
+                       {upper}_VOCABULARY * sizeof *first->logits);
+            sessions[n].tokens[sessions[n].length++] = given[row++];
+            sessions[n].rows = 1;
+            sessions[n].end = sessions[n].length;
+        }}
+    return code;
+}}
+"""
+
+
+def _batch_states(i: Interface, name: str) -> str:
+    if _batch(i) == 1:
+        return ""
+    return f"""
+int {name}_copy_sequence({name} *model, int64_t to, int64_t from) {{
+    {name}_session *sessions = {name}_sessions(model);
+    int code = {name}_check_sequence(model, to) || {name}_check_sequence(model, from);
+    if (code == 0)
+        {name}_take(model, sessions + to, model, sessions + from);
+    return code;
 }}
 """
 

@@ -118,11 +118,18 @@ class Generation:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of `generate` by transformers' names, as the model's own configuration has them."""
     caches: tuple[tuple[int, ...], ...] = ()
-    """Where the caches' parts are in the arena, as `plan-memory` tells: the fields of kk_cache."""
+    """Where the caches' parts are in the arena, as `plan-memory` tells: the fields of kk_cache, and
+    a sixth that says of which sequence, where there are several."""
+    batch: int = 1
+    """How many sequences a context holds."""
 
     def as_json(self) -> dict[str, object]:
         numbers = {"capacity": self.capacity, "end_tokens": list(self.end_tokens)}
-        return {**numbers, "defaults": dict(self.defaults)}
+        return {**numbers, "batch": self.batch, "defaults": dict(self.defaults)}
+
+    def caches_of(self, sequence: int) -> list[tuple[int, ...]]:
+        """The parts of one sequence's caches."""
+        return [part[:5] for part in self.caches if part[5:] in ((), (sequence,))]
 
 
 @dataclass(frozen=True)
@@ -281,7 +288,9 @@ def _generation(module: ModuleOp) -> Generation | None:
     defaults = declared.data.get("defaults")
     pairs = defaults.data.items() if isinstance(defaults, DictionaryAttr) else ()
     values = {name: _number(value) for name, value in pairs}
-    return Generation(capacity.value.data, tokens, values, _caches(module))
+    batch = declared.data.get("batch")
+    count = batch.value.data if isinstance(batch, IntegerAttr) else 1
+    return Generation(capacity.value.data, tokens, values, _caches(module), count)
 
 
 def _caches(module: ModuleOp) -> tuple[tuple[int, ...], ...]:

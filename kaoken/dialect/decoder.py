@@ -11,7 +11,14 @@ the block. `past` is a symbol that no input's shape tells; who runs the module s
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import BoolAttr, FixedBitwidthType, IntAttr, IntegerAttr, StringAttr
+from xdsl.dialects.builtin import (
+    BoolAttr,
+    FixedBitwidthType,
+    IntAttr,
+    IntegerAttr,
+    StringAttr,
+    i64,
+)
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
@@ -20,6 +27,7 @@ from xdsl.irdl import (
     irdl_attr_definition,
     irdl_op_definition,
     operand_def,
+    opt_prop_def,
     prop_def,
     result_def,
     traits_def,
@@ -139,18 +147,26 @@ def cache_type(value: SSAValue) -> CacheType:
 
 @irdl_op_definition
 class CacheOp(IRDLOperation):
-    """A cache of the context by name. It is empty when a context begins."""
+    """A cache of the context by name. It is empty when a context begins.
+
+    `sequence` says whose it is where a context has several sequences.
+    """
 
     name = "kaoken.cache"
 
     key = prop_def(StringAttr)
+    sequence = opt_prop_def(IntegerAttr)
     result = result_def(AnyCache)
 
     traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$key attr-dict `:` type($result)"
 
-    def __init__(self, key: str, type_: Attribute):
-        super().__init__(properties={"key": StringAttr(key)}, result_types=[type_])
+    def __init__(self, key: str, type_: Attribute, sequence: int | None = None):
+        number = None if sequence is None else IntegerAttr(sequence, i64)
+        super().__init__(
+            properties={"key": StringAttr(key), "sequence": number}, result_types=[type_]
+        )
 
 
 @irdl_op_definition

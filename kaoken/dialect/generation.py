@@ -25,15 +25,30 @@ GENERATION = "kaoken.generation"
 wants to generate; see `kaoken.frontend.generation_config`."""
 
 
-def set_generation_sizes(function: FuncOp, capacity: int) -> None:
-    """Bound the open sizes of a function whose caches hold `capacity` tokens."""
+def sequence_sizes(count: int) -> list[tuple[Dim, Dim]]:
+    """For each of the sequences of a context its tokens in a call, and those in its caches."""
+    if count == 1:
+        return [(TOKENS, PAST)]
+    return [(Dim.symbol(f"tokens_{n}"), Dim.symbol(f"past_{n}")) for n in range(count)]
+
+
+def set_generation_sizes(function: FuncOp, capacity: int, sequences: int = 1) -> None:
+    """Bound the open sizes of a function whose caches hold `capacity` tokens of each sequence."""
     piece = min(MAX_PIECE, capacity)
-    most = {"tokens": piece, "past": capacity - 1, "outputs": min(MAX_OUTPUTS, piece)}
-    function.attributes["kaoken.max"] = _numbers(most)
-    function.attributes["kaoken.least"] = _numbers({"past": 0, "outputs": 0})
-    function.attributes["kaoken.limits"] = ArrayAttr(
-        [ShapeAttr((PAST + TOKENS, Dim.of(capacity))), ShapeAttr((OUTPUTS, TOKENS))]
-    )
+    sizes = sequence_sizes(sequences)
+    most = {str(tokens): piece for tokens, _ in sizes}
+    # A full sequence may stand by while others go on.
+    most |= {str(past): capacity - (sequences == 1) for _, past in sizes}
+    least = {str(past): 0 for _, past in sizes} | {"outputs": 0}
+    limits = [ShapeAttr((past + tokens, Dim.of(capacity))) for tokens, past in sizes]
+    all_tokens = sum((tokens for tokens, _ in sizes), Dim.of(0))
+    if sequences > 1:
+        least |= {str(tokens): 0 for tokens, _ in sizes}
+        limits.append(ShapeAttr((all_tokens, Dim.of(piece))))
+    function.attributes["kaoken.max"] = _numbers({**most, "outputs": min(MAX_OUTPUTS, piece)})
+    function.attributes["kaoken.least"] = _numbers(least)
+    limits.append(ShapeAttr((OUTPUTS, all_tokens)))
+    function.attributes["kaoken.limits"] = ArrayAttr(limits)
 
 
 def _numbers(values: dict[str, int]) -> DictionaryAttr:

@@ -102,7 +102,8 @@ class StateOp(IRDLOperation):
 
     `plan-memory` gives it a place at the start of the arena. `parts` tell which of its bytes belong
     to how many tokens, in lists of offset, blocks, stride, tokens and bytes: each of the blocks,
-    `stride` bytes apart from `offset` on, has `bytes` bytes for each so many tokens.
+    `stride` bytes apart from `offset` on, has `bytes` bytes for each so many tokens. A sixth number
+    says of which sequence, where a context has several.
     """
 
     name = "kaoken_loop.state"

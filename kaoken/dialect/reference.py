@@ -249,7 +249,8 @@ class KaokenFunctions(InterpreterFunctions):
             narrow = np.where(_causal(narrow.shape, window), narrow, -np.inf)
         powers, total = _powers(narrow)
         mixed = rounded(powers) @ value / total
-        return (_result(op, np.swapaxes(mixed, 1, 2).reshape(*args[0].shape[:2], -1)),)
+        rows = np.swapaxes(mixed, 1, 2)
+        return (_result(op, rows.reshape(*rows.shape[:2], rows.shape[2] * rows.shape[3])),)
 
     @impl(decoder.CacheOp)
     def cache(self, interpreter: Interpreter, op: decoder.CacheOp, args: Arrays) -> Arrays:
@@ -283,7 +284,7 @@ class KaokenFunctions(InterpreterFunctions):
 
     @impl(decoder.RopeOp)
     def rope(self, interpreter: Interpreter, op: decoder.RopeOp, args: Arrays) -> Arrays:
-        x = _wide(args[0]).reshape(*args[0].shape[:2], op.heads, -1)
+        x = _wide(args[0]).reshape(*args[0].shape[:2], op.heads, op.head_size)
         cos, sin = (_wide(table)[None, :, None, :] for table in args[1:])
         pairs = op.pairs
         if op.interleaved.value.data:
@@ -525,7 +526,8 @@ def _float_dtype(op: Operation) -> np.dtype:
 
 def _split_heads(x: Array, heads: int) -> Array:
     """[B, S, heads * D] to [B, heads, S, D], in float64."""
-    return np.swapaxes(_wide(x).reshape(*x.shape[:2], heads, -1), 1, 2)
+    rows = _wide(x).reshape(*x.shape[:2], heads, x.shape[2] // heads)
+    return np.swapaxes(rows, 1, 2)
 
 
 def _masked(scores: Array, mask: Array) -> Array:

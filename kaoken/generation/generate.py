@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kaoken.errors import KaokenError
+from kaoken.generation.beams import beam_search
 from kaoken.generation.choice import Choice, UserProcessor
+from kaoken.generation.lanes import Lanes
 from kaoken.generation.options import GenerationOptions
 from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
@@ -109,29 +111,93 @@ def generate(
     if callbacks.streamer is not None and count > 1:
         raise KaokenError(f"a streamer follows one text, not {count}")
     limit = options.new_tokens(prompts.longest)
-    runs = _runs(decoder, prompts, options, ends, callbacks, limit, random)
-    new = [_watched(prompt, run, callbacks) for prompt, run in runs]
+    run = _Run(decoder, options, ends, callbacks, limit)
+    if options.num_beams > 1:
+        new = run.beams(prompts.tokens)
+    else:
+        texts = [prompt for prompt in prompts.tokens for _ in range(copies)]
+        choices = [run.choice(p, r) for p, r in zip(texts, random.spawn(count), strict=True)]
+        alone = count == 1 or decoder.batch == 1
+        new = (run.in_turn if alone else run.side_by_side)(texts, choices)
     return _padded(prompts, copies, new, _pad_token(options, ends, new, prompts))
 
 
-def _runs(
-    decoder: CompiledDecoder,
-    prompts: Prompts,
-    options: GenerationOptions,
-    ends: Sequence[int],
-    callbacks: Callbacks,
-    limit: int,
-    random: np.random.Generator,
-) -> Iterator[tuple[list[int], Generator[int]]]:
-    """Each text's prompt and tokens to come, one after the other."""
-    copies = options.num_return_sequences
-    randoms = iter(random.spawn(len(prompts.tokens) * copies))
-    for prompt in chain.from_iterable([p] * copies for p in prompts.tokens):
-        choice = Choice(options, len(prompt), ends, next(randoms), callbacks.processors)
-        guesses = options.prompt_lookup_num_tokens
-        decoder.speculation = Speculation(guesses) if guesses else None
-        decoder.begin(prompt)
-        yield prompt, decoder.tokens_of(choice, prompt, limit, ends, decoder.speculation)
+@dataclass(frozen=True)
+class _Run:
+    """The texts of one call, in one of the ways to make them."""
+
+    decoder: CompiledDecoder
+    options: GenerationOptions
+    ends: Sequence[int]
+    callbacks: Callbacks
+    limit: int
+
+    def choice(self, prompt: Sequence[int], random: np.random.Generator | None) -> Choice:
+        return Choice(self.options, len(prompt), self.ends, random, self.callbacks.processors)
+
+    def in_turn(self, prompts: Sequence[list[int]], choices: Sequence[Choice]) -> list[list[int]]:
+        """One text after the other, with guesses where they are asked for."""
+        new: list[list[int]] = []
+        guesses = self.options.prompt_lookup_num_tokens
+        for prompt, choice in zip(prompts, choices, strict=True):
+            self.decoder.speculation = Speculation(guesses) if guesses else None
+            self.decoder.begin(prompt)
+            run = self.decoder.tokens_of(
+                choice, prompt, self.limit, self.ends, self.decoder.speculation
+            )
+            new.append(_watched(prompt, run, self.callbacks))
+        return new
+
+    def side_by_side(
+        self, prompts: Sequence[list[int]], choices: Sequence[Choice]
+    ) -> list[list[int]]:
+        """As many texts at once as the model was compiled for; one that ends makes room."""
+        lanes = Lanes(self.decoder, min(self.decoder.batch, len(prompts)))
+        watches = [Watch(prompt, self.callbacks) for prompt in prompts]
+        waiting, at = deque(range(len(prompts))), dict[int, int]()
+        free, logits = list(range(lanes.count)), dict[int, np.ndarray]()
+        while waiting or at:
+            while waiting and free:
+                lane = free.pop(0)
+                at[lane] = waiting.popleft()
+                logits[lane] = lanes.begin(lane, prompts[at[lane]])
+            for lane, text in list(at.items()):
+                watch = watches[text]
+                token = choices[text]([*prompts[text], *watch.new], logits[lane])
+                stops = watch.stops_at(token) or token in self.ends
+                full = lanes.length(lane) == self.decoder.capacity
+                if stops or full or len(watch.new) == self.limit:
+                    free.append(lane)
+                    del at[lane]
+            if at:
+                tokens = [watches[text].new[-1] for text in at.values()]
+                logits = dict(zip(at, lanes.step(list(at), tokens), strict=True))
+        lanes.close()
+        return [watch.new for watch in watches]
+
+    def beams(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """The best texts of each prompt."""
+        self._check_beams()
+        lanes, new = Lanes(self.decoder, self.options.num_beams), list[list[int]]()
+        for prompt in prompts:
+            limit = min(self.limit, self.decoder.capacity + 1 - len(prompt))
+            choice = self.choice(prompt, None)
+            found = beam_search(lanes, prompt, self.options, choice, self.ends, max(limit, 1))
+            new += found[: self.options.num_return_sequences]
+        lanes.close()
+        return new
+
+    def _check_beams(self) -> None:
+        calls = self.callbacks
+        for name, given in [
+            ("do_sample", self.options.do_sample),
+            ("prompt_lookup_num_tokens", self.options.prompt_lookup_num_tokens),
+            ("stop_strings", calls.stop_strings),
+            ("stopping_criteria", calls.stopping),
+            ("a streamer", calls.streamer is not None),
+        ]:
+            if given:
+                raise KaokenError(f"num_beams does not go with {name}: leave out one of them")
 
 
 def _watched(prompt: Sequence[int], run: Generator[int], callbacks: Callbacks) -> list[int]:

@@ -282,7 +282,7 @@ class _FunctionLowering:
             self.buffers[op.result] = self._insert(pointer, op.result)
         elif isinstance(op, CacheOp):
             memory = _memref(op.result, self.shapes[op.result])
-            state = StateOp(op.key.data, memory, cache_type(op.result).parts)
+            state = StateOp(op.key.data, memory, _parts(op))
             self.buffers[op.result] = self._insert(state, op.result)
         elif isinstance(op, arith.ConstantOp):
             self.constants.add(op.result)
@@ -416,6 +416,12 @@ def _memref(value: SSAValue, shape: Shape) -> MemRefType[Attribute]:
     if isinstance(value.type, CacheType):
         return MemRefType(value.type.element_type, value.type.memory_shape)
     return MemRefType(tensor_type(value).element_type, [d.static for d in shape])
+
+
+def _parts(op: CacheOp) -> list[tuple[int, ...]]:
+    """What belongs to how many rows, and to which sequence where there are several."""
+    sequence = () if op.sequence is None else (op.sequence.value.data,)
+    return [(*part, *sequence) for part in cache_type(op.result).parts]
 
 
 def _is_read_in_place(op: SliceOp | CacheReadOp) -> bool:

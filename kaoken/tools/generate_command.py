@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,9 @@ def generate_text(
     """The continuation in pieces of whole characters; Ctrl-C ends it."""
     if not ids:
         raise KaokenError("the prompt has no tokens: say something")
+    if options.num_beams > 1:
+        yield _best_beam(decoder, tokenizer, ids, options, timing, stop)
+        return
     (random,) = random_of(seed, None).spawn(1)  # that of the first text of `generate`
     ends, guesses = decoder.end_tokens, options.prompt_lookup_num_tokens
     decoder.speculation = Speculation(guesses) if guesses else None
@@ -157,6 +160,23 @@ def generate_text(
             yield piece
     except KeyboardInterrupt:
         return
+
+
+def _best_beam(
+    decoder: CompiledDecoder,
+    tokenizer: Any,
+    ids: list[int],
+    options: GenerationOptions,
+    timing: Timing,
+    stop: Sequence[str],
+) -> str:
+    """The best of several texts, which is known only at the end."""
+    found = decoder.generate([ids], stop_strings=stop or None, **asdict(options))[0].tolist()
+    new = found[len(getattr(decoder, "start_tokens", ids)) :]
+    size = next((n for n, token in enumerate(new) if token in decoder.end_tokens), len(new))
+    timing.arrivals = [time.perf_counter() - timing.began] * size
+    text = TextStream(tokenizer, ids)
+    return "".join(text.put(token) for token in new[:size])
 
 
 def open_decoder(
@@ -192,7 +212,8 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
             compiler_version(),
             *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
             f"{max_tokens} {all_outputs}",
-            f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads}",
+            f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads} "
+            f"{options.batch}",
             str(find_compiler(options.cc)),
         ]
     )

@@ -86,6 +86,9 @@ def compile(
         typer.Option(help="For int8, scales of activations: dynamic (of each row) or static."),
     ] = "dynamic",
     cc: CC = None,
+    batch: Annotated[
+        int, typer.Option(help="Texts that a decoder goes on with in one pass, 1 to 8.")
+    ] = 1,
     profile: Annotated[
         bool, typer.Option("--profile", help="Have the model note how long each op takes.")
     ] = False,
@@ -118,6 +121,7 @@ def compile(
         math=math,
         calibrate=samples_of(Path(model), calibrate, max_tokens),
         activations=activations,
+        batch=batch,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
@@ -183,6 +187,10 @@ def generate(
     speculate: Annotated[
         int, typer.Option(help="Guess up to so many tokens at a time from the text so far, 0 to 7.")
     ] = 0,
+    num_beams: Annotated[
+        int,
+        typer.Option(help="Follow so many likely texts, print the best at the end, 1 to 8."),
+    ] = 1,
     prefix_cache: Annotated[
         Path | None,
         typer.Option(help="A file that keeps the prompt computed, for prompts that begin alike."),
@@ -226,6 +234,7 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "prompt_lookup_num_tokens": speculate or None,
+        "num_beams": num_beams if num_beams > 1 else None,
     }
     request = Request(prompt, chat, stop or (), seed, prefix_cache, sampling)
     compiling = CompileOptions(target, dtype, threads, None, cc)

@@ -351,6 +351,122 @@ def test_states_that_do_not_fit(decoder: CompiledDecoder, tmp_path: Path) -> Non
         decoder.take(kaoken.load_decoder(decoder.folder))
 
 
+@pytest.fixture(scope="module")
+def batched(stories: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> CompiledDecoder:
+    """Three sequences in a context."""
+    folder = tmp_path_factory.mktemp("batched") / "stories"
+    return compile_gguf(stories[1], folder, max_tokens=150, threads=2, batch=3)
+
+
+PROMPTS = [ONCE, ONCE[:3], [*ONCE, 262], [1, 300], [1, 411, 322]]
+
+
+@needs_stories
+def test_sequences_of_a_batch_are_as_if_alone(
+    decoder: CompiledDecoder, batched: CompiledDecoder
+) -> None:
+    """Bit for bit: logits of single steps, of steps in any company, of 1 and 2 threads."""
+    ids = [decoder.generate(p, 130, eos_token_id=[])[0] for p in PROMPTS[:3]]
+    steps = [all_logits(decoder, own, [1] * 80) for own in ids]
+    for model in (batched, kaoken.load_decoder(batched.folder, threads=1)):
+        for n, length in enumerate((5, 63, 17)):
+            model.select(n)
+            np.testing.assert_array_equal(model.begin(ids[n][:length]), steps[n][length - 1])
+        for company in ([0, 1, 2], [2, 0], [1], [0, 2, 1], [1, 2], [0, 1, 2]):
+            lengths = []
+            for n in company:
+                model.select(n)
+                lengths.append(len(model))
+            given = [ids[n][at] for n, at in zip(company, lengths, strict=True)]
+            rows = model.step_batch(given, company)
+            for row, n, at in zip(rows, company, lengths, strict=True):
+                np.testing.assert_array_equal(row, steps[n][at])
+        model.copy_sequence(0, 1)
+        model.select(0)
+        at = len(model)
+        assert model.tokens.tolist() == ids[1][:at].tolist()
+        np.testing.assert_array_equal(model.step(int(ids[1][at])), steps[1][at])
+
+
+@needs_stories
+def test_batches(decoder: CompiledDecoder, batched: CompiledDecoder, tmp_path: Path) -> None:
+    """More texts than sequences; greedy, drawn, and ended at different times."""
+    for more in (
+        {"eos_token_id": [13, 431], "pad_token_id": 3},
+        {"do_sample": True, "seed": 4, "num_return_sequences": 2, "top_p": 0.9},
+        {"stop_strings": "girl", "repetition_penalty": 1.1},
+    ):
+        wanted = decoder.generate(PROMPTS, max_new_tokens=50, **more)
+        np.testing.assert_array_equal(batched.generate(PROMPTS, max_new_tokens=50, **more), wanted)
+    alone = decoder.generate(ONCE, 60, prompt_lookup_num_tokens=7, eos_token_id=[])
+    np.testing.assert_array_equal(
+        batched.generate(ONCE, 60, prompt_lookup_num_tokens=7, eos_token_id=[]), alone
+    )
+    assert batched.generate(PROMPTS[:2], 200, eos_token_id=[], pad_token_id=3).shape == (2, 153)
+    batched.select(1)
+    after = batched.begin(ONCE).copy()
+    batched.save_state(tmp_path / "a.state")
+    batched.select(2)
+    batched.load_state(tmp_path / "a.state")
+    np.testing.assert_array_equal(batched.logits, after)
+
+
+@needs_stories
+def test_what_a_batch_refuses(decoder: CompiledDecoder, batched: CompiledDecoder) -> None:
+    batched.select(2)
+    batched.reset()
+    for tokens, sequences, text in [
+        ([5], [3], "sequence 3: there are 0 to 2"),
+        ([5, 5], [1, 1], "sequence 1 is given twice"),
+        ([5] * 4, [0, 1, 2, 2], "a step of 4 sequences: there are 3"),
+        ([], [], "a step of 0 sequences: there are 3"),
+        ([5], [0, 1], "1 tokens are given for 2 sequences"),
+        ([512], [2], r"holds a value outside 0\.\.511: 512"),
+    ]:
+        with pytest.raises(KaokenError, match=text):
+            batched.step_batch(tokens, sequences)
+    batched.select(1)
+    batched.begin([5] * 150)
+    with pytest.raises(KaokenError, match="at most 150 tokens, and sequence 1 has as many"):
+        batched.step_batch([5], [1])
+    with pytest.raises(KaokenError, match="there are 0 to 2"):
+        batched.select(-1)
+    with pytest.raises(KaokenError, match="goes on with one text: compile it with --batch"):
+        decoder.step_batch([5], [0])
+    with pytest.raises(KaokenError, match="at most 3 texts at once, not 4: compile with --batch 4"):
+        batched.generate(ONCE, num_beams=4)
+    with pytest.raises(KaokenError, match="num_beams does not go with do_sample"):
+        decoder.generate(ONCE, num_beams=2, do_sample=True)
+
+
+BEAMS: list[dict[str, Any]] = [
+    {},
+    {"num_return_sequences": 2, "length_penalty": 2.0, "eos_token_id": [13]},
+    {"early_stopping": True, "eos_token_id": [13, 431]},
+    {"early_stopping": "never", "length_penalty": -1.0, "eos_token_id": [13, 431, 432]},
+    {"repetition_penalty": 1.3, "min_new_tokens": 9, "eos_token_id": [13, 431], "num_beams": 2},
+]
+
+
+@needs_stories
+@pytest.mark.parametrize("case", range(len(BEAMS)))
+def test_beams_are_those_of_transformers(
+    case: int, decoder: CompiledDecoder, batched: CompiledDecoder, stories: tuple[Any, Path]
+) -> None:
+    """In the sequences of one context, and in contexts of their own."""
+    prompts = [ONCE, [*ONCE[:4], 262]]
+    more = {"num_beams": 3, "max_new_tokens": 40, "pad_token_id": 3} | BEAMS[case]
+    ids = torch.tensor(prompts)
+    with torch.no_grad():
+        wanted = stories[0].generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, **more
+        )
+    for model in (batched, decoder):
+        if "eos_token_id" not in more:
+            more = more | {"eos_token_id": stories[0].generation_config.eos_token_id}
+        np.testing.assert_array_equal(model.generate(prompts, **more), wanted)
+
+
 @needs_stories
 def test_c_example(decoder: CompiledDecoder, tmp_path: Path) -> None:
     """The package's own program, built with its CMake file, writes the same tokens."""

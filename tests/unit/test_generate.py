@@ -164,6 +164,28 @@ def test_prefix_cache_and_guesses(
     assert "prompt_lookup_num_tokens is 8, but must be from 0 to 7" in text
 
 
+def test_beams_and_batches(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the sequences of a package made with --batch, and in contexts."""
+    folder = tmp_path / "m"
+    assert kaoken("compile", story, "-o", folder, "--max-tokens", "64", "--batch", "2") == 0
+    capsys.readouterr()
+    args = ("-p", PROMPT, "-n", "20", "--num-beams", "2", "--json")
+    texts: list[str] = []
+    for model in (folder, story):
+        assert kaoken("generate", model, *args) == 0
+        texts.append(json.loads(capsys.readouterr().out)["text"])
+    assert texts[0] == texts[1]
+    assert texts[0].startswith(",")
+    assert "compile with --batch 3" in failure(
+        capsys, "generate", folder, "-p", PROMPT, "--num-beams", "3"
+    )
+    assert "leave out one of them" in failure(
+        capsys, "generate", folder, *args, "--temperature", "2"
+    )
+    text = failure(capsys, "compile", story, "-o", tmp_path / "n", "--batch", "9")
+    assert "batch is 9, but must be from 1 to 8" in text
+
+
 def test_ctrl_c_leaves_the_context_usable(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

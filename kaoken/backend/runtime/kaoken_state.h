@@ -47,12 +47,15 @@ static int64_t kk_most_tokens(const kk_state *state) {
     return state->length > state->source ? state->length : state->source;
 }
 
-/* FNV-1a of the numbers that say where the caches are. */
+/* FNV-1a of the numbers that say what the caches look like, wherever they are. */
 static uint64_t kk_layout(const kk_state *state) {
-    const unsigned char *bytes = (const unsigned char *)state->caches;
     uint64_t hash = 14695981039346656037u;
-    for (size_t i = 0; i < sizeof(kk_cache) * (size_t)state->cache_count; i++)
-        hash = (hash ^ bytes[i]) * 1099511628211u;
+    for (int i = 0; i < state->cache_count; i++) {
+        const kk_cache *cache = &state->caches[i];
+        const int64_t numbers[] = {cache->blocks, cache->stride, cache->tokens, cache->bytes};
+        for (int n = 0; n < 4; n++)
+            hash = (hash ^ (uint64_t)numbers[n]) * 1099511628211u;
+    }
     return hash;
 }
 
@@ -158,14 +161,16 @@ static int kk_load_state(kk_context *context, kk_state *state, const char *path)
     return problem == NULL ? 0 : kk_refuse(context, "%s %s", path, problem);
 }
 
-/* Copies the caches of one context, as far as `length` tokens go, into another of the same model,
- * or from one place of a context to another. */
-static void kk_copy_caches(char *to, const char *from, const kk_cache *caches, int count,
-                           int64_t length) {
+/* Copies caches as far as `length` tokens go, into others of the same kind that have the first
+ * `common` of them already. */
+static void kk_copy_caches(char *to, const kk_cache *to_caches, const char *from,
+                           const kk_cache *caches, int count, int64_t common, int64_t length) {
     for (int i = 0; i < count; i++)
         for (int64_t block = 0; block < caches[i].blocks; block++) {
-            int64_t at = caches[i].offset + block * caches[i].stride;
-            memcpy(to + at, from + at, (size_t)kk_cache_bytes(&caches[i], length));
+            int64_t first = common / caches[i].tokens * caches[i].bytes;
+            int64_t at = block * caches[i].stride + first;
+            memcpy(to + to_caches[i].offset + at, from + caches[i].offset + at,
+                   (size_t)(kk_cache_bytes(&caches[i], length) - first));
         }
 }
 
