@@ -12,13 +12,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gguf
 from documentation import PAGE, write_block
 from rich.console import Console
 
-from kaoken.bench.decoder_models import smollm2_file
+from kaoken.backend.cache import cache_directory, content_key
+from kaoken.bench.decoder_models import from_gguf, smollm2_file
+from kaoken.bench.gguf_writer import write_gguf
 from kaoken.bench.tables import Table, three_digits
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.compiler import DTYPES, CompileOptions
@@ -36,8 +40,11 @@ def main() -> None:
     request = Request(options.text, options.tokens, options.window, model)
     text = read_text(request.text)
 
+    rounded = plain_file(model)
+
     def opened(dtype: str) -> CompiledDecoder:
-        return open_decoder(model, CompileOptions(dtype=dtype), request.window, all_outputs=True)
+        file = model if dtype == "auto" else rounded
+        return open_decoder(file, CompileOptions(dtype=dtype), request.window, all_outputs=True)
 
     plain = opened("f32")
     decoders = {dtype: opened(dtype) for dtype in options.dtypes.split(",")}
@@ -52,6 +59,30 @@ def main() -> None:
     Console(width=120).print(table.rich())
     if options.write:
         write_block("quality", [table], QUALITY_PAGE)
+
+
+def plain_file(model: Path) -> Path:
+    """The model in F32, kept in the cache: weights of few bits would stay what they are."""
+    facts = model.stat()
+    key = content_key([f"{model.resolve()} {facts.st_size} {facts.st_mtime_ns}"])
+    path = cache_directory("quality") / key / f"{model.stem.split('.')[0]}.F32.gguf"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_suffix(".draft")
+        copy = partial(copy_tokenizer, model=model)
+        write_gguf(draft, from_gguf(model), add_tokenizer=copy).rename(path)
+    return path
+
+
+def copy_tokenizer(writer: gguf.GGUFWriter, model: Path) -> None:
+    """What a GGUF file says of its tokenizer, into another one."""
+    for name, field in gguf.GGUFReader(model).fields.items():
+        if not name.startswith("tokenizer."):
+            continue
+        if field.types[0] is gguf.GGUFValueType.ARRAY:
+            writer.add_array(name, field.contents())
+        else:
+            writer.add_key_value(name, field.contents(), field.types[0])
 
 
 def speeds(decoders: Mapping[str, CompiledDecoder]) -> dict[str, float]:
