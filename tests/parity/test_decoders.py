@@ -455,7 +455,7 @@ def test_beams_are_those_of_transformers(
 ) -> None:
     """In the sequences of one context, and in contexts of their own."""
     prompts = [ONCE, [*ONCE[:4], 262]]
-    more = {"num_beams": 3, "max_new_tokens": 40, "pad_token_id": 3} | BEAMS[case]
+    more: dict[str, Any] = {"num_beams": 3, "max_new_tokens": 40, "pad_token_id": 3} | BEAMS[case]
     ids = torch.tensor(prompts)
     with torch.no_grad():
         wanted = stories[0].generate(
