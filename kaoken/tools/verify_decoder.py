@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kaoken.texts import SENTENCES, open_tokenizer
 
 if TYPE_CHECKING:
-    import torch
-
     from kaoken.compiled_decoder import CompiledDecoder
 
 CONTEXT = 128
@@ -29,14 +27,15 @@ TOLERANCE = 1e-3
 
 
 def is_decoder(path: Path) -> bool:
-    """Whether a model on disk is one that continues texts."""
+    """Whether a model on disk is one that continues texts, or makes them from others."""
     if path.suffix == ".gguf":
         return True
     if not path.is_dir():
         return False
     from kaoken.frontend.hugging_face_decoder import is_causal_folder
+    from kaoken.frontend.hugging_face_seq2seq import is_seq2seq_folder
 
-    return is_causal_folder(path)
+    return is_causal_folder(path) or is_seq2seq_folder(path)
 
 
 def decoder_logits(
@@ -53,13 +52,19 @@ def decoder_logits(
     equal: list[np.ndarray] = []
     for prompt in _prompts(path, decoder):
         new = min(NEW_TOKENS, decoder.capacity - len(prompt))
-        text = decoder.generate(prompt, new, eos_token_id=[], do_sample=False)[0]
-        with torch.no_grad():
-            wanted = model(torch.from_numpy(text)[None]).logits[0].float().numpy()
-        first = len(prompt) - 1
-        equal.append(text[first + 1 :] == wanted[first:-1].argmax(-1))
         decoder.reset()
-        behind = decoder.prefill(prompt).copy()
+        begun = decoder.start(prompt)
+        behind = decoder.logits.copy()
+        text = np.array([*begun, *decoder.stream(new, end_tokens=[])])
+        ids = {"input_ids": text}
+        if model.config.is_encoder_decoder:
+            ids = {"input_ids": np.array(prompt), "decoder_input_ids": text}
+        with torch.no_grad():
+            result = model(**{name: torch.from_numpy(array)[None] for name, array in ids.items()})
+        wanted = result.logits[0].float().numpy()
+        first = len(begun) - 1
+        equal.append(text[first + 1 :] == wanted[first:-1].argmax(-1))
+        decoder.rewind(len(begun))
         steps = np.stack([decoder.step(int(token)).copy() for token in text[first + 1 : -1]])
         found.append(("logits behind the prompt", behind, wanted[first]))
         found.append(("logits behind each token", steps, wanted[first + 1 : -1]))
@@ -78,12 +83,14 @@ def _prompts(path: Path, decoder: CompiledDecoder) -> Iterator[list[int]]:
         yield random.integers(0, decoder.vocabulary, min(length, decoder.capacity // 2)).tolist()
 
 
-def torch_decoder(path: Path) -> torch.nn.Module:
+def torch_decoder(path: Path) -> Any:
     """transformers' model of a folder or GGUF file, in float32."""
     if path.suffix == ".gguf":
         from kaoken.bench.decoder_models import from_gguf
 
         return from_gguf(path)
     from kaoken.frontend.hugging_face import load_folder_model, read_config
+    from kaoken.frontend.hugging_face_seq2seq import is_seq2seq_folder
 
-    return load_folder_model(path, read_config(path), "AutoModelForCausalLM")
+    kind = "AutoModelForSeq2SeqLM" if is_seq2seq_folder(path) else "AutoModelForCausalLM"
+    return load_folder_model(path, read_config(path), kind)
