@@ -7,7 +7,7 @@ and tested as text. Ops that carry a schedule already keep it.
 ->
     %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 8),
            tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1),
-           prefetch(k, 32), parallel(n0)>} : ...
+           prefetch(k, 16), parallel(n0)>} : ...
 
 Directives, as the loop passes read them:
 
@@ -49,7 +49,9 @@ FLOAT_BITS = 32
 MAX_ROWS = 12
 """The most rows of a tile: each row count up to it gets code of its own."""
 AHEAD_BYTES = 2048
-"""How far ahead each stream of weights is fetched: half a page."""
+"""How far ahead a stream of weights is fetched: half a page."""
+NEAR_BYTES = 1024
+"""The same for each of several streams: so near that they go into the first cache."""
 AHEAD_PAGES = 8 * 4096
 """The same for the one stream of a matrix unit, whose pages are fetched side by side."""
 MAX_VECTORS = 4
@@ -170,7 +172,8 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     columns = ("n0_in", "n1") if tile.panels > 1 else ("n1",)
     split = [("tile", "n0", tile.panels)] if tile.panels > 1 else []
     step_bytes = tile.width * FLOAT_BITS // 8
-    ahead = [("prefetch", "k", max(1, AHEAD_BYTES // step_bytes))] if machine.vector_bytes else []
+    distance = (NEAR_BYTES if tile.panels > 1 else AHEAD_BYTES) // step_bytes
+    ahead = [("prefetch", "k", max(1, distance))] if machine.vector_bytes else []
     return _directives(
         ("panel", tile.width),
         ("tile", "m", row_block(op.k, tile.rows, machine)),

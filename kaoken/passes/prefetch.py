@@ -10,7 +10,8 @@ Reads of whole cache lines whose place changes with the loop are asked for; of s
 iterations share a line, which the CPU fetches by itself. The last iterations ask for what lies
 after the loop's end: in row-major memory that is what the next round of the loop around it reads.
 A CPU fetches along a page by itself but does not know the next one, which is where this helps:
-distances of less than a page (4 KB) into the second cache gained the most.
+distances of less than a page (4 KB) gained the most. What is read within the next KB goes into the
+first cache, where it then also does not wait for the second; the rest goes into the second.
 
 A product that a matrix unit computes asks by itself for its right factor: here it is told how far
 ahead, in steps of the loop that it took the place of.
@@ -49,8 +50,10 @@ from kaoken.passes.loops import induction_variable, loops_named, scheduled_funct
 from kaoken.passes.strict import kind_of, settle
 from kaoken.passes.vectorize import VectorizePass
 
-SECOND_CACHE = 2
-"""MLIR's word (locality) for the cache that is asked to hold the lines."""
+FIRST_CACHE, SECOND_CACHE = 3, 2
+"""MLIR's words (locality) for the cache that is asked to hold the lines."""
+NEAR_BYTES = 1024
+"""How far ahead in a stream what goes into the first cache may be."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,10 @@ def _prefetch(loop: affine.ForOp, distance: int) -> bool:
     later = {induction_variable(loop): _plus(builder, induction_variable(loop), distance)}
     for read in streams:
         indices = [_at(builder, index, loop, later) for index in read.indices]
+        near = distance * _row_bytes(read) <= NEAR_BYTES
         for line in _lines(read):
             place = [_plus(builder, i, d) for i, d in zip(indices, line, strict=True)]
-            builder.insert(PrefetchOp(read.source, place, SECOND_CACHE))
+            builder.insert(PrefetchOp(read.source, place, FIRST_CACHE if near else SECOND_CACHE))
     return True
 
 
@@ -128,6 +132,12 @@ def _lines(read: vector.TransferReadOp) -> list[tuple[int, ...]]:
         return []
     walked[rank - 1] = range(0, row, line)
     return list(product(*(walked.get(dim, range(1)) for dim in range(rank))))
+
+
+def _row_bytes(read: vector.TransferReadOp) -> int:
+    """What a read takes of one row of memory, at each step."""
+    type_ = read.result.type
+    return type_.get_shape()[-1] * numpy_dtype(type_.element_type).itemsize
 
 
 def _follows(read: vector.TransferReadOp, loop: affine.ForOp) -> bool:

@@ -8,14 +8,14 @@
 // CHECK:       affine.for %[[k:.*]] = 0 to 64 iter_args
 // CHECK-NEXT:    %[[ahead:.*]] = affine.apply affine_map<(d0) -> ((d0 + 4))> (%[[k]])
 // CHECK-NEXT:    %[[later:.*]] = affine.apply affine_map<(d0, d1) -> (((d0 * 64) + d1))> (%[[n0:.*]], %[[ahead]])
-// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[later]], %[[lane:.*]]] {locality = 2 : i64} : memref<128x32xf32>
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[later]], %[[lane:.*]]] : memref<128x32xf32>
 // CHECK-NEXT:    %[[second:.*]] = affine.apply affine_map<(d0) -> ((d0 + 16))> (%[[lane]])
-// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[later]], %[[second]]] {locality = 2 : i64} : memref<128x32xf32>
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[later]], %[[second]]] : memref<128x32xf32>
 // CHECK-NOT:     prefetch
 // CHECK:         vector.fma
 // C:      for (int64_t k = 0; k < 64; k++) {
-// C-NEXT:   __builtin_prefetch(&w[(n0 * 64 + k + 4) * 32], 0, 2);
-// C-NEXT:   __builtin_prefetch(&w[(n0 * 64 + k + 4) * 32 + 16], 0, 2);
+// C-NEXT:   __builtin_prefetch(&w[(n0 * 64 + k + 4) * 32], 0, 3);
+// C-NEXT:   __builtin_prefetch(&w[(n0 * 64 + k + 4) * 32 + 16], 0, 3);
 func.func @rows(%x: memref<64xf32>, %w: memref<128x32xf32>, %y: memref<2x32xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n), prefetch(k, 4)>} {
   %zero = arith.constant 0.0 : f32
   affine.for %n0 = 0 to 2 {
@@ -56,9 +56,9 @@ func.func @still(%i: memref<64xindex>, %w: memref<128x32xf32>, %y: memref<32xf32
 // A tile of several panels: each is a stream of its own.
 // CHECK-LABEL: func.func @panels
 // CHECK:         %[[ahead:.*]] = affine.apply affine_map<(d0) -> ((d0 + 4))> (%{{.*}})
-// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[first:.*]], %[[ahead]], %[[lane:.*]]] {locality = 2 : i64}
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[first:.*]], %[[ahead]], %[[lane:.*]]]
 // CHECK-NEXT:    %[[second:.*]] = affine.apply affine_map<(d0) -> ((d0 + 1))> (%[[first]])
-// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[second]], %[[ahead]], %[[lane]]] {locality = 2 : i64}
+// CHECK-NEXT:    kaoken_loop.prefetch %w[%[[second]], %[[ahead]], %[[lane]]]
 // CHECK-NOT:     prefetch
 // CHECK:         vector.fma
 func.func @panels(%x: memref<64xf32>, %w: memref<2x64x16xf32>, %y: memref<2x16xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n0, n1), prefetch(k, 4)>} {
@@ -94,5 +94,22 @@ func.func @contraction(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<?
       memref.store %s, %y[%i, %n] : memref<?x32xf32>
     } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
   } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
+
+// What is read much later goes into the second cache.
+// CHECK-LABEL: func.func @far
+// CHECK:         kaoken_loop.prefetch %w[%{{.*}}, %{{.*}}] {locality = 2 : i64}
+func.func @far(%x: memref<64xf32>, %w: memref<64x16xf32>, %y: memref<16xf32>) attributes {kaoken.schedule = #kaoken.schedule<vectorize(n), prefetch(k, 17)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %n = 0 to 16 {
+    %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+      %a = memref.load %x[%k] : memref<64xf32>
+      %b = memref.load %w[%k, %n] : memref<64x16xf32>
+      %t = math.fma %a, %b, %acc : f32
+      affine.yield %t : f32
+    } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+    memref.store %s, %y[%n] : memref<16xf32>
+  } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
   return
 }
