@@ -61,6 +61,31 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gptj": ("gptj", GPT2 | {"rotary_dim": 4}),
 }
 
+LARGE = {"vocab_size": 151936, "tie_word_embeddings": True}
+FULL: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {}),
+    "opt-125m": ("opt", {}),
+    "qwen2-0.5b": (
+        "qwen2",
+        LARGE
+        | {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+        | {"num_attention_heads": 14, "num_key_value_heads": 2},
+    ),
+    "qwen3-0.6b": (
+        "qwen3",
+        LARGE
+        | {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28}
+        | {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128},
+    ),
+    "gemma3-270m": (
+        "gemma3_text",
+        {"vocab_size": 262144, "hidden_size": 640, "intermediate_size": 2048}
+        | {"num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1}
+        | {"head_dim": 256, "sliding_window": 128},
+    ),
+}
+"""The shapes of models that are there, with random weights."""
+
 
 def saved(name: str, folder: Path) -> tuple[Any, Path]:
     """A random model whose logits are far apart, and its folder."""
@@ -114,6 +139,26 @@ def test_greedy_text(name: str, tmp_path: Path) -> None:
     model, source = saved(name, tmp_path / "source")
     decoder = compiled(source, tmp_path / "compiled", max_tokens=260)
     assert_greedy_parity(decoder, model, [5, 17, 3], 200)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", FULL)
+def test_full_shapes(name: str, tmp_path: Path) -> None:
+    kind, sizes = FULL[name]
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.5 if parameter.ndim > 1 else 1.0)
+    model.save_pretrained(tmp_path / "source")
+    decoder = compiled(tmp_path / "source", tmp_path / "compiled", max_tokens=256, threads=2)
+    assert_greedy_parity(decoder, model, [5, 17, 3, 100, 42], 200)
+    one = kaoken.load_decoder(decoder.folder, threads=1)
+    ids = np.arange(100, 237)
+    whole = all_logits(decoder, ids, [137])[0]
+    np.testing.assert_array_equal(all_logits(one, ids, [7, 129, 1])[-1], whole)
+    np.testing.assert_array_equal(all_logits(one, ids, [1] * 137)[-1], whole)
 
 
 @pytest.mark.parametrize("name", ["opt", "llama", "gemma3", "phi"])
