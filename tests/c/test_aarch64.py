@@ -121,7 +121,7 @@ def test_reduction(emulated: cross.EmulatedC, kind: str) -> None:
         (TARGET, "bf16", 1, 1e-2),
         (TARGET, "int8", 1, 2e-4),
         (f"{TARGET}+i8mm", "int8", 1, 2e-4),
-        (TARGET, "int4", 1, 2e-4),
+        (TARGET, "ternary", 1, 2e-4),
         (f"{TARGET}+dotprod", "ternary", 1, 2e-4),
     ],
 )
