@@ -30,6 +30,7 @@ Progress = Callable[[str], None]
 DTYPES = ("auto", "f32", "bf16", "int8", "int4", "int2", "ternary", "int1")
 ACTIVATIONS = ("dynamic", "static")
 MATHS = ("exact", "quake1", "quake2")
+KV_TYPES = ("f32", "bf16", "int8")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -74,10 +75,14 @@ class CompileOptions:
     """Where int8 takes the scales of activations from: each row, or `static`, from the samples."""
     batch: int = 1
     """How many texts a context of a decoder goes on with in one pass."""
+    kv: str = "f32"
+    """What a model that generates text keeps keys and values as."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise KaokenError(f"unknown dtype {self.dtype}: choose from {', '.join(DTYPES)}")
+        if self.kv not in KV_TYPES:
+            raise KaokenError(f"unknown kv {self.kv}: choose from {', '.join(KV_TYPES)}")
         if self.math not in MATHS:
             raise KaokenError(f"unknown math {self.math}: choose from {', '.join(MATHS)}")
         if self.threads < 1:
@@ -129,6 +134,7 @@ def compile(
     calibrate: Sequence[Mapping[str, Any]] = (),
     activations: str = "dynamic",
     batch: int = 1,
+    kv: str = "f32",
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -143,7 +149,8 @@ def compile(
     of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. For
     int8, `calibrate` holds sample inputs (arrays by name, numpy or torch), from which layers learn
     how large their inputs are; `activations="static"` takes all scales from them. A decoder with a
-    `batch` goes on with so many texts in one pass. Raises KaokenError.
+    `batch` goes on with so many texts in one pass.
+    `kv` is what a decoder keeps keys and values as: f32, bf16 or int8. Raises KaokenError.
     """
     from kaoken.backend.loader import is_package
 
@@ -159,6 +166,7 @@ def compile(
         calibrate=calibrate,
         activations=activations,
         batch=batch,
+        kv=kv,
     )
     options.check(None if out is None else Path(out))
     progress("import")
@@ -277,6 +285,7 @@ def compile_module(
 
     machine = TargetMachine.parse(options.target)
     compiler = find_compiler(options.cc) if options.library else None
+    _check_kv(module, options)
     if options.batch > 1:
         from kaoken.passes.batch_sequences import batch_sequences
 
@@ -294,6 +303,7 @@ def compile_module(
         math=options.math,
         calibrate=options.calibrate,
         activations=options.activations,
+        kv=options.kv,
     )
     write_lowered(module, machine, out, options, compiler, ops, progress)
 
@@ -304,6 +314,15 @@ def _resolved(module: ModuleOp, dtype: str) -> str:
 
     has_few_bits = any(isinstance(op, DequantizeOp) for op in module.walk())
     return "f32" if dtype == "auto" and not has_few_bits else dtype
+
+
+def _check_kv(module: ModuleOp, options: CompileOptions) -> None:
+    from kaoken.passes.narrow_caches import has_caches
+
+    if options.kv != "f32" and not has_caches(module):
+        raise KaokenError(
+            f"kv is {options.kv}, but this model keeps no keys and values between calls: leave it"
+        )
 
 
 def write_lowered(
@@ -353,6 +372,7 @@ def lower(
     math: str = "exact",
     calibrate: Sequence[Mapping[str, Any]] = (),
     activations: str = "dynamic",
+    kv: str = "f32",
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed.
 
@@ -365,7 +385,8 @@ def lower(
     from kaoken.universe import make_context
 
     context = make_context()
-    for one in default_pipeline(machine, threads, dtype, schedule, profile, math, activations):
+    passes = default_pipeline(machine, threads, dtype, schedule, profile, math, activations, kv)
+    for one in passes:
         progress(one.name)
         try:
             if one.name == "calibrate" and calibrate:
@@ -405,7 +426,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
             f"{options.dtype} {options.math} {options.threads} {options.profile} "
-            f"{options.activations} {options.batch} {_digest(options.calibrate)} "
+            f"{options.activations} {options.batch} {_digest(options.calibrate)} {options.kv} "
             f"{_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]

@@ -22,6 +22,7 @@ from kaoken.passes.instrument import InstrumentPass
 from kaoken.passes.lower_math import LowerMathPass
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.migrate_scales import MigrateScalesPass
+from kaoken.passes.narrow_caches import NarrowCachesPass
 from kaoken.passes.outline import OutlinePass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.plan_memory import PlanMemoryPass
@@ -39,6 +40,7 @@ def tensor_pipeline(
     dtype: str,
     schedule: str | Path | None = None,
     activations: str = "dynamic",
+    kv: str = "f32",
 ) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
     calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
@@ -48,6 +50,7 @@ def tensor_pipeline(
         FusePass(),
         *calibration,
         QuantizePass(dtype=dtype, activations=activations),
+        NarrowCachesPass(dtype=kv),
         *given,
         ChooseSchedulePass(target=machine.name),
         BakePass(),
@@ -79,14 +82,15 @@ def default_pipeline(
     profile: bool = False,
     math: str = "exact",
     activations: str = "dynamic",
+    kv: str = "f32",
 ) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints.
 
     `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
     puts timers around all calls of kernels; `math` is the precision of `lower-math`; `activations`
-    is how int8 scales them, `dynamic` or `static`.
+    is how int8 scales them, `dynamic` or `static`; `kv` is what caches hold: f32, bf16 or int8.
     """
-    tensors = tensor_pipeline(machine, dtype, schedule, activations)
+    tensors = tensor_pipeline(machine, dtype, schedule, activations, kv)
     loops = loop_pipeline(threads, math)
     if profile:
         return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())

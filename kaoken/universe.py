@@ -62,6 +62,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("calibrate"),
             _pass("migrate-scales"),
             _pass("quantize"),
+            _pass("narrow-caches"),
             _pass("choose-schedule"),
             _pass("bake"),
             _pass("outline"),

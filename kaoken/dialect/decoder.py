@@ -7,9 +7,14 @@
 A cache is state: it belongs to the context that runs the module, and keeps its rows from one call
 to the next. It is a handle with effects, not a value: append writes, read reads, in the order of
 the block. `past` is a symbol that no input's shape tells; who runs the module says it.
+
+A cache of `bf16` or `i8` takes rows of f32 and gives them back as f32, rounded: `i8` keeps one
+scale for each head of each row, a 127th of its largest magnitude (He et al., arXiv 2407.07304).
 """
 
 from __future__ import annotations
+
+from math import prod
 
 from xdsl.dialects.builtin import (
     BoolAttr,
@@ -17,6 +22,9 @@ from xdsl.dialects.builtin import (
     IntAttr,
     IntegerAttr,
     StringAttr,
+    bf16,
+    f32,
+    i8,
     i64,
 )
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute, SSAValue
@@ -50,7 +58,9 @@ from kaoken.dialect.dims import Dim
 
 PANEL = 64
 """Keys of a panel: so many rows lie side by side where a cache is laid out in panels."""
+_LINE = 64
 LAYOUTS = ("rows", "panels")
+ELEMENTS: tuple[Attribute, ...] = (f32, bf16, i8)
 
 
 @irdl_attr_definition
@@ -58,7 +68,8 @@ class CacheType(ParametrizedAttribute, HandleType):
     """A cache of up to `capacity` rows, each of `heads` heads of `head_size` numbers.
 
     `layout` says how lowering places them: `rows` [heads, capacity, head_size], as a sum over
-    rows reads them; `panels` [heads, capacity/64, head_size, 64], as products with rows do.
+    rows reads them; `panels` [heads, capacity/64, head_size, 64], as products with rows do. Numbers
+    of i8 have their scales behind them, f32 [heads, capacity/64, 64].
     """
 
     name = "kaoken.cache"
@@ -81,6 +92,8 @@ class CacheType(ParametrizedAttribute, HandleType):
             raise VerifyException("a cache's sizes are at least 1")
         if self.layout.data not in LAYOUTS:
             raise VerifyException(f"a cache's layout is one of {', '.join(LAYOUTS)}")
+        if self.element_type not in ELEMENTS:
+            raise VerifyException(f"a cache holds {', '.join(map(str, ELEMENTS))}")
 
     @property
     def width(self) -> int:
@@ -97,12 +110,37 @@ class CacheType(ParametrizedAttribute, HandleType):
         return self.element_type
 
     @property
+    def has_scales(self) -> bool:
+        return self.element_type == i8
+
+    @property
+    def panels(self) -> int:
+        """Panels that hold all rows."""
+        return -(-self.capacity.data // PANEL)
+
+    @property
     def memory_shape(self) -> tuple[int, ...]:
-        """The shape of its memory: that of `layout`, with whole panels."""
-        capacity, heads, size = self.capacity.data, self.heads.data, self.head_size.data
+        """The shape of the numbers in memory: that of `layout`, with whole panels."""
+        heads, size = self.heads.data, self.head_size.data
         if self.layout.data == "rows":
-            return (heads, capacity, size)
-        return (heads, -(-capacity // PANEL), size, PANEL)
+            return (heads, self.capacity.data, size)
+        return (heads, self.panels, size, PANEL)
+
+    @property
+    def scales_shape(self) -> tuple[int, ...]:
+        """The shape of the scales in memory."""
+        return (self.heads.data, self.panels, PANEL)
+
+    @property
+    def scales_offset(self) -> int:
+        """How many bytes the numbers take: scales begin there, on a cache line."""
+        element = self.element_type
+        assert isinstance(element, FixedBitwidthType)
+        return -(-element.size * prod(self.memory_shape) // _LINE) * _LINE
+
+    @property
+    def scales_bytes(self) -> int:
+        return 4 * prod(self.scales_shape)
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -112,7 +150,10 @@ class CacheType(ParametrizedAttribute, HandleType):
         rows = 1 if self.layout.data == "rows" else PANEL
         bytes_ = rows * self.head_size.data * element.size
         stride = bytes_ * self.memory_shape[1]
-        return ((0, self.heads.data, stride, rows, bytes_),)
+        numbers = (0, self.heads.data, stride, rows, bytes_)
+        if not self.has_scales:
+            return (numbers,)
+        return numbers, (self.scales_offset, self.heads.data, self.panels * PANEL * 4, 1, 4)
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> list[Attribute]:
@@ -171,7 +212,7 @@ class CacheOp(IRDLOperation):
 
 @irdl_op_definition
 class CacheAppendOp(IRDLOperation):
-    """Write the rows of `input` [1, S, heads * head_size] at `start` .. `start + S`.
+    """Write the rows of `input` [1, S, heads * head_size], of f32, at `start` .. `start + S`.
 
     Rows behind them count no longer. More rows than the cache holds are an error at run time.
     """
@@ -194,14 +235,14 @@ class CacheAppendOp(IRDLOperation):
             raise VerifyException("input is [1, tokens, heads * head size]")
         unify(shape[0], Dim.of(1), "a cache holds one sequence, input's batch")
         unify(shape[2], Dim.of(type_.width), "numbers of a row")
-        if tensor_type(self.input).element_type != type_.element_type:
-            raise VerifyException(f"a cache of {type_.element_type} takes rows of that type")
+        if tensor_type(self.input).element_type != f32:
+            raise VerifyException("a cache takes rows of f32")
         _one_size(self.start, "start")
 
 
 @irdl_op_definition
 class CacheReadOp(KaokenOp):
-    """The first `length` rows of a cache, as a tensor [1, length, heads * head_size].
+    """The first `length` rows of a cache, as a tensor [1, length, heads * head_size] of f32.
 
     Attention reads them in place, without a copy.
     """
@@ -219,7 +260,7 @@ class CacheReadOp(KaokenOp):
         return (Dim.of(1), _one_size(self.length, "length"), Dim.of(cache_type(self.cache).width))
 
     def infer_element_type(self) -> Attribute:
-        return cache_type(self.cache).element_type
+        return f32
 
 
 @irdl_op_definition

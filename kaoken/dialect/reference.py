@@ -255,9 +255,9 @@ class KaokenFunctions(InterpreterFunctions):
     @impl(decoder.CacheOp)
     def cache(self, interpreter: Interpreter, op: decoder.CacheOp, args: Arrays) -> Arrays:
         type_ = decoder.cache_type(op.result)
-        shape, dtype = (type_.capacity.data, type_.width), numpy_dtype(type_.element_type)
-        rows = self._caches.setdefault(op.key.data, np.full(shape, np.nan, dtype))
-        if rows.shape != shape or rows.dtype != dtype:
+        empty = _empty_cache(type_)
+        rows = self._caches.setdefault(op.key.data, empty)
+        if rows.shape != empty.shape or rows.dtype != empty.dtype:
             raise KaokenError(
                 f'cache "{op.key.data}" is {rows.dtype.name} {list(rows.shape)}, '
                 f"but the module says {type_}"
@@ -272,7 +272,7 @@ class KaokenFunctions(InterpreterFunctions):
         (start,) = self._shape(op.start.data)
         if start < 0 or start + new.shape[1] > len(rows):
             raise KaokenError(f"the cache holds at most {len(rows)} rows")
-        rows[start : start + new.shape[1]] = new[0]
+        rows[start : start + new.shape[1]] = _to_cache(new[0], rows.dtype)
         return ()
 
     @impl(decoder.CacheReadOp)
@@ -280,7 +280,7 @@ class KaokenFunctions(InterpreterFunctions):
         (length,) = self._shape(op.length.data)
         if length > len(args[0]):
             raise KaokenError(f"the cache holds at most {len(args[0])} rows")
-        return (args[0][None, :length].copy(),)
+        return (_from_cache(args[0][:length])[None],)
 
     @impl(decoder.RopeOp)
     def rope(self, interpreter: Interpreter, op: decoder.RopeOp, args: Arrays) -> Arrays:
@@ -562,6 +562,39 @@ def _powers(scores: Array) -> tuple[Array, Array]:
     powers = np.exp(scores - np.where(np.isneginf(top), 0, top))
     total = powers.sum(-1, keepdims=True)
     return powers, np.where(total == 0, 1, total)
+
+
+def _empty_cache(type_: decoder.CacheType) -> Array:
+    """Rows that hold nothing yet; those of i8 are numbers with a scale for each head."""
+    if not type_.has_scales:
+        shape = (type_.capacity.data, type_.width)
+        return np.full(shape, np.nan, numpy_dtype(type_.element_type))
+    heads = type_.heads.data
+    row = [("numbers", np.int8, (heads, type_.head_size.data)), ("scales", np.float32, (heads,))]
+    empty = np.zeros(type_.capacity.data, np.dtype(row))
+    empty["scales"] = np.nan
+    return empty
+
+
+def _to_cache(rows: Array, dtype: np.dtype) -> Array:
+    """Rows [S, heads * head_size] of f32 as a cache keeps them."""
+    if dtype.names is None:
+        return rows.astype(dtype)
+    kept = np.empty(len(rows), dtype)
+    by_head = rows.reshape(kept["numbers"].shape)
+    largest = np.abs(by_head).max(-1, keepdims=True)
+    scales = np.maximum(largest * np.float32(1 / quant.LIMIT), np.float32(quant.LEAST_SCALE))
+    kept["numbers"] = np.clip(np.rint(by_head * (np.float32(1) / scales)), -128, quant.LIMIT)
+    kept["scales"] = scales[..., 0]
+    return kept
+
+
+def _from_cache(kept: Array) -> Array:
+    """Rows of a cache as [S, heads * head_size] of f32."""
+    if kept.dtype.names is None:
+        return kept.astype(np.float32)
+    rows = kept["numbers"].astype(np.float32) * kept["scales"][..., None]
+    return rows.reshape(len(kept), -1)
 
 
 def _bf16(x: Array) -> Array:

@@ -36,7 +36,7 @@ from kaoken.backend.machine import LINE_BYTES, TargetMachine
 from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
-from kaoken.dialect.decoder import PANEL, CacheAppendOp
+from kaoken.dialect.decoder import PANEL, CacheAppendOp, CacheReadOp, cache_type
 from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp, RowScaleOp
@@ -282,24 +282,35 @@ def _tensor_attention(unit: MatrixUnit) -> ScheduleAttr:
 
 
 def _cached_attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
-    """As many query heads of a key head as fit, by as many registers of keys as leave room."""
+    """Registers of keys, or of columns of values, by query heads of a key head, by tokens."""
     lanes = machine.lanes(FLOAT_BITS)
     accumulators = machine.vector_registers * 3 // 4
     group = op.heads // op.kv_heads
     rows = max(r for r in range(1, min(group, MAX_GROUP) + 1) if group % r == 0)
     vectors = next(v for v in (4, 2, 1) if v == 1 or v * rows <= accumulators)
-    width = min(vectors * lanes, PANEL)
+    tokens = max(1, min(accumulators // (vectors * rows), MAX_GROUP))
+    value_size = tensor_type(op.value).get_shape()[-1] // op.kv_heads
     return _directives(
+        ("panel", min(vectors * lanes, PANEL)),
+        ("tile", "i", tokens),
         ("tile", "r", rows),
-        ("tile", "j1", width),
-        ("tile", "e", width),
-        ("order", "j1", "r", "r_in", "j1_in"),
-        ("order", "e", "r", "r_in", "e_in"),
-        ("vectorize", "r_in", "j1_in"),
-        ("vectorize", "r_in", "e_in"),
+        ("vectorize", "i_in", "r_in", "j1_in"),
+        ("vectorize", "i_in", "r_in", "e_in"),
         ("vectorize", "lane"),
+        *_ahead("d", PANEL, op.key, machine),
+        *_ahead("j", value_size, op.value, machine),
         ("parallel", "it"),
     )
+
+
+def _ahead(
+    loop: str, width: int, read: SSAValue, machine: TargetMachine
+) -> list[tuple[str | int, ...]]:
+    """Fetch what a loop reads of a cache ahead, `width` numbers a step, where that is SIMD."""
+    assert isinstance(read.owner, CacheReadOp)
+    element = cache_type(read.owner.cache).element_type
+    step_bytes = width * numpy_dtype(element).itemsize
+    return [("prefetch", loop, max(1, AHEAD_BYTES // step_bytes))] if machine.vector_bytes else []
 
 
 def _rows(value: SSAValue, machine: TargetMachine) -> ScheduleAttr:

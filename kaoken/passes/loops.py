@@ -83,5 +83,5 @@ def _is_number(expr: AffineExpr) -> bool:
     return not any(isinstance(e, AffineDimExpr | AffineSymExpr) for e in expr.dfs())
 
 
-def induction_variable(loop: affine.ForOp) -> SSAValue:
+def induction_variable(loop: affine.ForOp | scf.ForOp) -> SSAValue:
     return loop.body.block.args[0]

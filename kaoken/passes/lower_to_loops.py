@@ -35,6 +35,7 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     StringAttr,
     TensorType,
+    i8,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -61,7 +62,12 @@ from kaoken.errors import KaokenError
 from kaoken.passes.annotate_cost import COST, NORM_COST
 from kaoken.passes.bake import BakePass
 from kaoken.passes.lowering.attention_plan import columns_of
-from kaoken.passes.lowering.cached_attention import reads_caches
+from kaoken.passes.lowering.cached_attention import (
+    lower_cached_attention,
+    lower_combine,
+    reads_caches,
+    shared_types,
+)
 from kaoken.passes.lowering.kernel import (
     STATUS_TYPE,
     BufferArgument,
@@ -299,6 +305,9 @@ class _FunctionLowering:
     def _lower_op(self, op: KaokenOp | CacheAppendOp) -> None:
         if isinstance(op, SliceOp | CacheReadOp) and _is_read_in_place(op):
             return
+        if isinstance(op, AttentionOp) and reads_caches(op):
+            self._lower_cached_attention(op)
+            return
         if type(op) not in LOWERINGS:
             raise KaokenError(f"lower-to-loops knows no lowering of {op.name}")
         kernel = self._kernel()
@@ -310,6 +319,18 @@ class _FunctionLowering:
             kernel = self._kernel()
             lower_norm_epilogue(op, kernel)
             _hand_on(op, NORM_COST, self._call(kernel, norm_schedule_of(op)))
+
+    def _lower_cached_attention(self, op: AttentionOp) -> None:
+        """Two kernels: attention to parts of the keys, and what the parts give together."""
+        allocs = [memref.AllocOp([], [], type_) for type_ in shared_types(op)]
+        shared = [self.builder.insert(alloc).memref for alloc in allocs]
+        schedule = schedule_of(op)
+        kernel = self._kernel()
+        lower_cached_attention(op, kernel, shared)
+        _hand_on(op, COST, self._call(kernel, schedule, demanded_of(op, schedule)))
+        kernel = self._kernel()
+        lower_combine(op, kernel, shared)
+        self._call(kernel, schedule)
 
     def _kernel(self) -> Kernel:
         return Kernel(Block(), self.shapes, self.maxima, self.shared.add_error)
@@ -330,7 +351,7 @@ class _FunctionLowering:
     def _argument(self, argument: KernelArgument) -> SSAValue:
         if isinstance(argument, BufferArgument):
             buffer = argument.buffer or self._buffer(argument.value)
-            return self._view(buffer, argument.type)
+            return self._view(buffer, argument.type, argument.offset)
         if isinstance(argument, SizeArgument):
             return self._size(argument.dim)
         return self.status
@@ -356,10 +377,10 @@ class _FunctionLowering:
             self.buffers[value] = self._insert(alloc, value)
         return self.buffers[value]
 
-    def _view(self, buffer: SSAValue, type_: MemRefType[Attribute]) -> SSAValue:
+    def _view(self, buffer: SSAValue, type_: MemRefType[Attribute], offset: int = 0) -> SSAValue:
         if buffer.type == type_:
             return buffer
-        return self._insert(ViewOp(buffer, type_), buffer)
+        return self._insert(ViewOp(buffer, type_, offset), buffer)
 
     def _insert(self, op: Operation, like: SSAValue) -> SSAValue:
         op.results[0].name_hint = like.name_hint
@@ -414,7 +435,7 @@ def _return_of(function: func.FuncOp) -> func.ReturnOp:
 
 def _memref(value: SSAValue, shape: Shape) -> MemRefType[Attribute]:
     if isinstance(value.type, CacheType):
-        return MemRefType(value.type.element_type, value.type.memory_shape)
+        return _cache_memory(value.type)
     return MemRefType(tensor_type(value).element_type, [d.static for d in shape])
 
 
@@ -422,6 +443,13 @@ def _parts(op: CacheOp) -> list[tuple[int, ...]]:
     """What belongs to how many rows, and to which sequence where there are several."""
     sequence = () if op.sequence is None else (op.sequence.value.data,)
     return [(*part, *sequence) for part in cache_type(op.result).parts]
+
+
+def _cache_memory(type_: CacheType) -> MemRefType[Attribute]:
+    """The numbers; where scales follow them, bytes for both."""
+    if type_.has_scales:
+        return MemRefType(i8, [type_.scales_offset + type_.scales_bytes])
+    return MemRefType(type_.element_type, type_.memory_shape)
 
 
 def _is_read_in_place(op: SliceOp | CacheReadOp) -> bool:

@@ -27,11 +27,12 @@ from itertools import product
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import affine, vector
+from xdsl.dialects import affine, arith, scf, vector
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     DenseArrayBase,
     IndexType,
+    IntegerAttr,
     ModuleOp,
     StringAttr,
     i64,
@@ -46,10 +47,12 @@ from kaoken.backend.machine import LINE_BYTES
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.kaoken_loop import NAME, ContractOp, PrefetchOp
 from kaoken.dtypes import numpy_dtype
-from kaoken.passes.loops import induction_variable, loops_named, scheduled_functions
+from kaoken.passes.loops import induction_variable, loop_name, scheduled_functions
+from kaoken.passes.lowering.nest import may_be_dimension
 from kaoken.passes.strict import kind_of, settle
 from kaoken.passes.vectorize import VectorizePass
 
+Loop = affine.ForOp | scf.ForOp
 FIRST_CACHE, SECOND_CACHE = 3, 2
 """MLIR's words (locality) for the cache that is asked to hold the lines."""
 NEAR_BYTES = 1024
@@ -70,8 +73,7 @@ class PrefetchPass(ModulePass):
             for directive in schedule.all("prefetch"):
                 name, distance = str(directive.args[0]), directive.args[1]
                 assert isinstance(distance, int)
-                loops = loops_named(function, name)
-                outcomes = [_prefetch(loop, distance) for loop in loops]
+                outcomes = [_prefetch(loop, distance) for loop in _loops_named(function, name)]
                 outcomes += [_extend(op, distance) for op in _contractions(function, name)]
                 reason = f"{kind_of(function, name)} reads no whole cache line at each step"
                 settle(function, directive, [None if done else reason for done in outcomes])
@@ -96,7 +98,16 @@ def _extend(op: ContractOp, distance: int) -> bool:
     return True
 
 
-def _prefetch(loop: affine.ForOp, distance: int) -> bool:
+def _loops_named(function: FuncOp, name: str) -> list[Loop]:
+    """All loops of that name, those whose bounds are known late among them."""
+    return [
+        op
+        for op in function.walk()
+        if isinstance(op, affine.ForOp | scf.ForOp) and loop_name(op) == name
+    ]
+
+
+def _prefetch(loop: Loop, distance: int) -> bool:
     """Ask for what the loop's own reads will need; whether it has such reads."""
     if any(isinstance(op, PrefetchOp) for op in loop.body.block.ops):
         return True
@@ -140,7 +151,7 @@ def _row_bytes(read: vector.TransferReadOp) -> int:
     return type_.get_shape()[-1] * numpy_dtype(type_.element_type).itemsize
 
 
-def _follows(read: vector.TransferReadOp, loop: affine.ForOp) -> bool:
+def _follows(read: vector.TransferReadOp, loop: Loop) -> bool:
     """Whether a read's place is the loop's index, and numbers from outside, in index arithmetic."""
     sources = [op for index in read.indices for op in _inside(index, loop)]
     ivs = {induction_variable(loop)} & {v for op in sources for v in op.operands}
@@ -148,7 +159,7 @@ def _follows(read: vector.TransferReadOp, loop: affine.ForOp) -> bool:
     return varies and all(isinstance(v.type, IndexType) for op in sources for v in op.operands)
 
 
-def _inside(value: SSAValue, loop: affine.ForOp) -> Iterator[Operation]:
+def _inside(value: SSAValue, loop: Loop) -> Iterator[Operation]:
     """The ops of the loop's body that make a value, in order."""
     owner = value.owner
     if isinstance(owner, Operation) and owner.parent is loop.body.block:
@@ -157,9 +168,7 @@ def _inside(value: SSAValue, loop: affine.ForOp) -> Iterator[Operation]:
         yield owner
 
 
-def _at(
-    builder: Builder, value: SSAValue, loop: affine.ForOp, later: dict[SSAValue, SSAValue]
-) -> SSAValue:
+def _at(builder: Builder, value: SSAValue, loop: Loop, later: dict[SSAValue, SSAValue]) -> SSAValue:
     """An index in a later iteration."""
     for op in _inside(value, loop):
         if op.results[0] not in later:
@@ -170,5 +179,8 @@ def _at(
 def _plus(builder: Builder, value: SSAValue, number: int) -> SSAValue:
     if number == 0:
         return value
+    if not may_be_dimension(value):
+        constant = builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(number)))
+        return builder.insert(arith.AddiOp(value, constant)).result
     moved = AffineMap(1, 0, (AffineExpr.dimension(0) + number,))
     return builder.insert(affine.ApplyOp([value], AffineMapAttr(moved))).result

@@ -213,7 +213,7 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
             *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
             f"{max_tokens} {all_outputs}",
             f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads} "
-            f"{options.batch}",
+            f"{options.batch} {options.kv}",
             str(find_compiler(options.cc)),
         ]
     )

@@ -45,6 +45,9 @@ Dtype = Annotated[
         "they come, those of few bits too."
     ),
 ]
+Kv = Annotated[
+    str, typer.Option(help="What text generation keeps keys and values as: f32, bf16 or int8.")
+]
 Schedule = Annotated[
     Path | None,
     typer.Option(help="A schedule file, in place of what kaoken chooses; see docs."),
@@ -85,6 +88,7 @@ def compile(
         str,
         typer.Option(help="For int8, scales of activations: dynamic (of each row) or static."),
     ] = "dynamic",
+    kv: Kv = "f32",
     cc: CC = None,
     batch: Annotated[
         int, typer.Option(help="Texts that a decoder goes on with in one pass, 1 to 8.")
@@ -122,6 +126,7 @@ def compile(
         calibrate=samples_of(Path(model), calibrate, max_tokens),
         activations=activations,
         batch=batch,
+        kv=kv,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
@@ -204,6 +209,7 @@ def generate(
     target: Target = "native",
     threads: Threads = 1,
     dtype: Dtype = "auto",
+    kv: Kv = "f32",
     cc: CC = None,
     as_json: Json = False,
 ) -> None:
@@ -237,7 +243,7 @@ def generate(
         "num_beams": num_beams if num_beams > 1 else None,
     }
     request = Request(prompt, chat, stop or (), seed, prefix_cache, sampling)
-    compiling = CompileOptions(target, dtype, threads, None, cc)
+    compiling = CompileOptions(target, dtype, threads, None, cc, kv=kv)
     run_generate(model, request, compiling, max_tokens, as_json)
 
 

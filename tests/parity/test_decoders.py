@@ -94,6 +94,29 @@ def test_any_pieces_and_threads_give_equal_bits(decoder: CompiledDecoder) -> Non
 
 
 @needs_stories
+@pytest.mark.parametrize(("kv", "distance"), [("bf16", 0.02), ("int8", 0.05)])
+def test_narrow_caches(
+    kv: str,
+    distance: float,
+    decoder: CompiledDecoder,
+    stories: tuple[Any, Path],
+    tmp_path: Path,
+) -> None:
+    """Logits close to those of f32 (RMS, relative); pieces and threads give equal bits."""
+    ids = decoder.generate(ONCE, 250, eos_token_id=[])[0]
+    wanted = all_logits(decoder, ids, [1] * len(ids))
+    narrow = compile_gguf(stories[1], tmp_path / "m", max_tokens=300, threads=2, kv=kv)
+    one = kaoken.load_decoder(narrow.folder, threads=1)
+    steps = all_logits(one, ids, [1] * len(ids))
+    error = np.sqrt(np.mean((steps - wanted) ** 2) / np.mean(wanted**2))
+    assert 0 < error < distance, error
+    for pieces in ([len(ids)], [7, 17, 129, 1, len(ids) - 154]):
+        ends = np.cumsum(pieces) - 1
+        np.testing.assert_array_equal(all_logits(one, ids, pieces), steps[ends])
+        np.testing.assert_array_equal(all_logits(narrow, ids, pieces), steps[ends])
+
+
+@needs_stories
 def test_rewind(decoder: CompiledDecoder) -> None:
     ids = decoder.generate(ONCE, 60, eos_token_id=[])[0]
     steps = all_logits(decoder, ids, [1] * len(ids))

@@ -51,10 +51,11 @@ def test_rope(
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("element", ["f32", "bf16", "i8"])
 @pytest.mark.parametrize("layout", ["rows", "panels"])
-def test_cache(layout: str, target: str, tmp_path: Path) -> None:
+def test_cache(layout: str, element: str, target: str, tmp_path: Path) -> None:
     """What is written is read; a second append goes over the first one's rows."""
-    cache = f"!kaoken.cache<[150, 3, 5], f32, {layout}>"
+    cache = f"!kaoken.cache<[150, 3, 5], {element}, {layout}>"
     text = f"""
     func.func @main(%x: tensor<1x129x15xf32>, %z: tensor<1x7x15xf32>) -> tensor<1x131x15xf32> {{
       %c = kaoken.cache "c" : {cache}
@@ -66,8 +67,10 @@ def test_cache(layout: str, target: str, tmp_path: Path) -> None:
     check(text, [random(1, 129, 15), random(1, 7, 15)], target, tmp_path / "m")
 
 
-def attention(tokens: int, heads: int, groups: int, size: int, window: int | None) -> str:
-    keys = f"!kaoken.cache<[150, {groups}, {size}], f32, panels>"
+def attention(
+    tokens: int, heads: int, groups: int, size: int, window: int | None, element: str = "f32"
+) -> str:
+    keys = f"!kaoken.cache<[150, {groups}, {size}], {element}, panels>"
     values = keys.replace("panels", "rows")
     q, k = f"tensor<1x{tokens}x{heads * size}xf32>", f"tensor<1x{tokens}x{groups * size}xf32>"
     seen = "" if window is None else f", window = {window} : i64"
@@ -106,7 +109,7 @@ def test_attention(
 def attention_to_a_source(queries: int, keys: int, causal: str, origin: int, columns: int) -> str:
     """Queries over all keys of caches, or over those before them, with a bias of distances."""
     heads, groups, size = 6, 2, 8
-    caches = [f"!kaoken.cache<[150, {groups}, {size}], f32, {x}>" for x in ("panels", "rows")]
+    caches = [f"!kaoken.cache<[{keys}, {groups}, {size}], f32, {x}>" for x in ("panels", "rows")]
     q, k = f"tensor<1x{queries}x{heads * size}xf32>", f"tensor<1x{keys}x{groups * size}xf32>"
     bias = f"tensor<{heads}x{columns}xf32>"
     return f"""
@@ -143,6 +146,86 @@ def test_a_position_bias_that_is_too_short(tmp_path: Path) -> None:
     module = parse_module(attention_to_a_source(1, 129, "false", 127, 130))
     with pytest.raises(KaokenError, match="distance 0 at 127, does not reach over 129 keys"):
         compile_module(module, tmp_path / "m", CompileOptions(target="generic"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("element", ["bf16", "i8"])
+@pytest.mark.parametrize(("tokens", "heads", "groups", "size"), [(70, 6, 3, 20), (7, 4, 1, 64)])
+def test_attention_over_narrow_caches(
+    tokens: int, heads: int, groups: int, size: int, element: str, target: str, tmp_path: Path
+) -> None:
+    inputs = [random(1, tokens, n * size) for n in (heads, groups, groups)]
+    check(attention(tokens, heads, groups, size, None, element), inputs, target, tmp_path / "m")
+
+
+def narrow(element: str, x: np.ndarray) -> np.ndarray:
+    cache = f"!kaoken.cache<[4, 2, 3], {element}, rows>"
+    text = f"""
+    func.func @main(%x: tensor<1x4x6xf32>) -> tensor<1x4x6xf32> {{
+      %c = kaoken.cache "c" : {cache}
+      kaoken.cache_append %x to %c at <[0]> : tensor<1x4x6xf32>, {cache}
+      %y = kaoken.cache_read %c to <[4]> : {cache} -> tensor<1x4x6xf32>
+      func.return %y : tensor<1x4x6xf32>
+    }}"""
+    return run_module(parse_module(text), [x])[0]
+
+
+def test_what_narrow_caches_round() -> None:
+    """i8: to a 127th of the largest magnitude of a head of a row; bf16: to eight bits."""
+    x = random(1, 4, 6) * np.array([1, 100, 0, 1e-20], "f4")[:, None]
+    by_head = x.reshape(1, 4, 2, 3)
+    largest = np.abs(by_head).max(-1, keepdims=True)
+    error = np.abs(narrow("i8", x).reshape(by_head.shape) - by_head)
+    assert (error <= largest / 254 * 1.001).all()
+    assert error.max() > 0.1
+    assert (np.abs(narrow("bf16", x) - x) <= np.abs(x) / 256).all()
+    assert (narrow("f32", x) == x).all()
+
+
+@pytest.mark.parametrize(
+    ("element", "window", "heads"), [("f32", None, 6), ("bf16", 530, 2), ("i8", 100, 6)]
+)
+def test_bits_do_not_depend_on_the_call(
+    element: str, window: int | None, heads: int, tmp_path: Path
+) -> None:
+    """The last rows alone, in pieces, and with all others, over several parts of the keys."""
+    size, most = 16, 1100
+    keys = f"!kaoken.cache<[{most}, 2, {size}], {element}, panels>"
+    values = keys.replace("panels", "rows")
+    q, k = f"tensor<1x?x{heads * size}xf32>", f"tensor<1x?x{2 * size}xf32>"
+    seen = "" if window is None else f", window = {window} : i64"
+    text = f"""
+    func.func @main(%q: {q} {{kaoken.shape = #kaoken.shape<[1, rows, {heads * size}]>}},
+        %x: {k} {{kaoken.shape = #kaoken.shape<[1, tokens, {2 * size}]>}},
+        %v: {k} {{kaoken.shape = #kaoken.shape<[1, tokens, {2 * size}]>}}) -> {q}
+        attributes {{kaoken.max = {{rows = {most} : i64, tokens = {most} : i64}}}} {{
+      %c = kaoken.cache "c" : {keys}
+      %d = kaoken.cache "d" : {values}
+      kaoken.cache_append %x to %c at <[0]> : {k}, {keys}
+      kaoken.cache_append %v to %d at <[0]> : {k}, {values}
+      %k = kaoken.cache_read %c to <[tokens]> : {keys} -> {k}
+      %u = kaoken.cache_read %d to <[tokens]> : {values} -> {k}
+      %y = kaoken.attention %q, %k, %u {{num_heads = {heads} : i64, num_kv_heads = 2 : i64,
+        scale = 0.3 : f64, causal = true{seen}}} : {q}, {k}, {k} -> {q}
+      func.return %y : {q}
+    }}"""
+    compile_module(parse_module(text), tmp_path / "m", CompileOptions(threads=2))
+    both, alone = load(tmp_path / "m"), load(tmp_path / "m", threads=1)
+    whole, x, v = (
+        random(1, 1089, heads * size),
+        random(1, 1089, 2 * size),
+        random(1, 1089, 2 * size),
+    )
+    wanted = alone(whole, x, v)
+    (reference,) = run_module(parse_module(text), [whole[:, -2:], x, v])
+    np.testing.assert_allclose(wanted[:, -2:], reference, rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(both(whole, x, v), wanted)
+    for rows in (1, 2, 7, 8, 9, 17, 129):
+        for model in (both, alone):
+            np.testing.assert_array_equal(model(whole[:, -rows:], x, v), wanted[:, -rows:])
+    for length in (1, 64, 65, 512, 513, 700):
+        got = both(whole[:, length - 1 : length], x[:, :length], v[:, :length])
+        np.testing.assert_array_equal(got, wanted[:, length - 1 : length])
 
 
 def test_a_cache_that_is_too_small(tmp_path: Path) -> None:

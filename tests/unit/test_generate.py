@@ -79,6 +79,8 @@ def test_folder_and_json(story: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_mistakes(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = failure(capsys, "generate", tmp_path / "none.gguf", "-p", PROMPT)
     assert "there is no file or folder" in missing
+    unknown = failure(capsys, "generate", story, "-p", PROMPT, "--kv", "int4")
+    assert "unknown kv int4: choose from f32, bf16, int8" in unknown
     assert "is not a compiled model" in failure(capsys, "generate", tmp_path, "-p", PROMPT)
     (tmp_path / "bad.gguf").write_bytes(story.read_bytes()[:5000])
     assert "truncated" in failure(capsys, "generate", tmp_path / "bad.gguf", "-p", PROMPT)
@@ -90,6 +92,13 @@ def test_mistakes(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     text = failure(capsys, "generate", tmp_path / "bert", "-p", PROMPT)
     assert text.endswith("does not generate text: it is an encoder")
     assert "no chat template" in failure(capsys, "generate", story, "-p", PROMPT, "--chat")
+
+
+def test_narrow_caches(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kaoken("generate", story, "-p", PROMPT, "--kv", "int8", "--max-new-tokens", "12") == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(STORY[:20])
+    assert "compiled stories.gguf" in shown.err
 
 
 def test_a_tokenizer_of_another_model(

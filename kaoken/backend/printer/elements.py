@@ -203,6 +203,9 @@ def _convert(op: Operation) -> Element:
     """Between numbers: floats, signed integers, indices."""
     source, target = _operand_type(op), _result_type(op)
     register = f"__builtin_convertvector({{0}}, kk_{target}x{{lanes}})"
+    if source == "i8" and target == "f32":
+        wide = "__builtin_convertvector({0}, kk_i32x{lanes})"
+        register = f"__builtin_convertvector({wide}, kk_f32x{{lanes}})"
     if source == "bf16":
         shifted = "__builtin_convertvector({0}, kk_i32x{lanes}) << 16"
         register = f"(kk_f32x{{lanes}})({shifted})" if target == "f32" else None

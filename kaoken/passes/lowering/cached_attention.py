@@ -1,41 +1,64 @@
-"""Attention that reads keys and values where a cache keeps them.
+"""Attention that reads keys and values where a cache keeps them, in parts of 512 keys.
 
-    parallel it:                              # token and key head
-      parallel j0 in panels of 64 keys:       # only those that the token sees
-        parallel r: parallel j1: s[r, j] = sum over d of q[i, r, d] * keys[g, j0, d, j1] * scale
-      s[r, j] += bias[r, origin + j - past - i]    # where distances have a bias
-      s[r, j] = -inf for keys behind the token, and before its window
-      s[r, :] = exp(s[r, :] - max);  inverse[r] = 1 / sum
-      parallel r: parallel e: o[i, r, e] = sum over j of s[r, j] * values[g, j, e] * inverse[r]
+    parallel it:                              # few tokens: a part, key head and tile of tokens
+      part(...)
+    parallel it:                              # many tokens: a key head and tile of tokens
+      parallel c: part(...)
+      combine(...)
 
-r are the query heads that share a key head: keys and values are read once for all of them. Each
-token is on its own, so its result is the same whichever tokens are in the call. Causal attention
-sees the tokens up to its own; any other, such as that of a decoder to its encoder, the whole cache.
+    part:                                     # t: tokens of the tile, r: query heads of key head g
+      parallel j0 in panels of 64 keys:       # only those that a token of the tile sees
+        parallel t, r, j1: s[t, r, j] = sum over d of q[t, r, d] * keys[g, j0, d, j1] * scale
+      s[t, r, j] += bias[r, origin + j - past - t]    # where distances have a bias
+      s[t, r, j] = -inf for keys behind the token, and before its window
+      s[t, r, :] = exp(s[t, r, :] - top[c, t, r]);  total[c, t, r] = their sum
+      parallel t, r, e: o[c, t, r, e] = sum over j of s[t, r, j] * values[g, j, e]
+
+    combine:                                  # in a kernel of its own for few tokens
+      w[c] = exp(top[c, t, r] - the largest of them)
+      y[t, r, e] = sum over c of w[c] * o[c, t, r, e] / sum over c of w[c] * total[c, t, r]
+
+r are the query heads that share a key head: keys and values are read once for all of them, and for
+the tokens of a tile. Parts begin at multiples of 512 keys whoever asks, and keys that a token does
+not see add zeros. So a token's result is the same, bit for bit, whichever tokens are in the call,
+and however parts are shared among threads. Causal attention sees the tokens up to its own; any
+other, such as that of a decoder to its encoder, the whole cache.
+
+Caches of bf16 and i8 are widened in registers. The scale of a key is a factor of its score, that of
+a value one of its probability.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import SSAValue
+from xdsl.ir.affine import AffineExpr
 
+from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.decoder import PANEL, CacheReadOp, cache_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lowering.attention_plan import bias_buffer, columns_of
-from kaoken.passes.lowering.decoder import cache_buffer, extent
+from kaoken.passes.lowering.decoder import CacheMemory, extent
 from kaoken.passes.lowering.kernel import Kernel
-from kaoken.passes.lowering.nest import Extent, Index
+from kaoken.passes.lowering.nest import Extent, Index, Span
 from kaoken.passes.lowering.rows import LOWEST
 
 MINUS_INFINITY = float("-inf")
 LAYOUTS = ("panels", "rows")
 """How keys and values must lie."""
+PART_PANELS = 8
+PART = PART_PANELS * PANEL
+"""Keys of a part."""
+FEW = 8
+"""Up to so many tokens, threads divide the parts among themselves; of more, the tokens."""
 
 
 def reads_caches(op: AttentionOp) -> bool:
@@ -56,88 +79,442 @@ def _whole_heads(op: AttentionOp) -> bool:
     return part.offset % size == 0 == tensor_type(part.source).get_shape()[-1] % size
 
 
+class _Sizes:
+    """The sizes of an op's kernels."""
+
+    def __init__(self, op: AttentionOp):
+        self.op = op
+        self.heads, self.kv_heads = op.heads, op.kv_heads
+        self.group = op.heads // op.kv_heads
+        self.size = tensor_type(op.query).get_shape()[-1] // op.heads
+        self.value_size = tensor_type(op.value).get_shape()[-1] // op.kv_heads
+        self.window = None if op.window is None else op.window.value.data
+        schedule = op.schedule or ScheduleAttr(())
+        tiles = {d.args[0]: int(d.args[1]) for d in schedule.all("tile")}
+        self.tokens, self.heads_at_once = tiles.get("i", 1), tiles.get("r", 1)
+        self.width = next((int(d.args[0]) for d in schedule.all("panel")), PANEL)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of tokens of few tokens."""
+        return -(-FEW // self.tokens)
+
+    @property
+    def parts(self) -> int:
+        """The most parts that the tokens of a tile see."""
+        read = self.op.key.owner
+        assert isinstance(read, CacheReadOp)
+        whole = -(-cache_type(read.cache).capacity.data // PART)
+        return whole if self.window is None else min(whole, self.window_parts)
+
+    @property
+    def window_parts(self) -> int:
+        assert self.window is not None
+        return -(-(self.window + self.tokens - 1) // PART) + 1
+
+    def shared_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of what threads share of few tokens: the parts' sums of values, tops and totals."""
+        each = (self.tiles, self.kv_heads, self.parts, self.tokens, self.group)
+        return (*each, self.value_size), each, each
+
+
+def shared_types(op: AttentionOp) -> list[MemRefType]:
+    """The buffers between the two kernels of an op."""
+    return [MemRefType(f32, shape) for shape in _Sizes(op).shared_shapes()]
+
+
 @dataclass
-class _Plan:
-    """The sizes and buffers of one kernel."""
+class _Partial:
+    """Memory for parts: their place is behind the indices `at`."""
 
-    op: AttentionOp
-    n: Kernel
-    queries: Index
-    keys_read: Index
-    """How many keys there are."""
-    q: SSAValue
-    first_head: int
-    """Where in the rows of q, counted in heads, the queries begin."""
-    keys: SSAValue
-    values: SSAValue
-    y: SSAValue
-    capacity: int
-    bias: SSAValue | None
-
-    @property
-    def group(self) -> int:
-        """Query heads of a key head."""
-        return self.op.heads // self.op.kv_heads
-
-    @property
-    def size(self) -> int:
-        return tensor_type(self.op.query).get_shape()[-1] // self.op.heads
-
-    @property
-    def value_size(self) -> int:
-        return tensor_type(self.op.value).get_shape()[-1] // self.op.kv_heads
+    sums: SSAValue
+    tops: SSAValue
+    totals: SSAValue
+    at: tuple[SSAValue, ...] = ()
 
 
 @dataclass
-class _Token:
-    """One token and key head: how many keys it sees, in how many panels, and its position."""
+class _Tile:
+    """Some tokens, from `i` on, and a key head; the parts first .. last that they see."""
 
     i: SSAValue
+    tokens: Extent
     g: SSAValue
-    seen: SSAValue
-    panels: Extent
-    position: SSAValue
+    end: SSAValue
+    """The first key that none of the tokens sees."""
+    first: SSAValue
+    last: SSAValue
 
 
-def lower_cached_attention(op: AttentionOp, kernel: Kernel) -> None:
-    kernel.name = f"cached_attention_{op.heads}x{tensor_type(op.query).get_shape()[-1] // op.heads}"
+@dataclass
+class _Keys:
+    """The keys of a part that a tile sees: `panels` panels from `first` on."""
+
+    first: SSAValue
+    panels: Span
+    """Counted from `first` on."""
+    last: SSAValue
+    """How many keys that is, up to the first that no token sees."""
+
+
+def lower_cached_attention(op: AttentionOp, kernel: Kernel, shared: list[SSAValue]) -> None:
+    """The kernel that works on parts; `shared` are the caller's buffers of `shared_types`."""
+    sizes = _Sizes(op)
+    kernel.name = f"cached_attention_{op.heads}x{sizes.size}"
     kind = "causal " if op.causal.value.data else ""
     kernel.comment = f"{kind}softmax(q k^T) v of {op.heads} heads, keys and values from caches"
-    p = _plan(op, kernel)
-    n, heads = kernel, op.kv_heads
-    with n.parallel("it", extent(lambda queries: queries * heads, p.queries)) as it:
-        i, g = n.affine(lambda it: it // heads, it), n.affine(lambda it: it % heads, it)
-        position = n.affine(lambda i, k, q: i + k - q, i, p.keys_read, p.queries)
-        seen = n.index(p.keys_read)
-        if op.causal.value.data:
-            seen = n.affine(lambda i, k, q: i + k - q + 1, i, p.keys_read, p.queries)
-        _token(p, _Token(i, g, seen, extent(lambda s: s.ceil_div(PANEL), seen), position))
+    p = _Parts(sizes, op, kernel, shared)
+    p.of_few_tokens()
+    if not isinstance(p.queries, int) or p.queries > FEW:
+        p.of_many_tokens()
 
 
-def _plan(op: AttentionOp, kernel: Kernel) -> _Plan:
-    read_keys, read_values = op.key.owner, op.value.owner
-    assert isinstance(read_keys, CacheReadOp)
-    assert isinstance(read_values, CacheReadOp)
-    part = columns_of(op.query)
-    batch, queries, _ = kernel.shape(part.source)
-    if batch != Dim.of(1):
-        raise KaokenError("attention over a cache takes one sequence")
-    size = tensor_type(op.query).get_shape()[-1] // op.heads
-    value_size = tensor_type(op.value).get_shape()[-1] // op.kv_heads
-    capacity = cache_type(read_keys.cache).capacity.data
-    return _Plan(
-        op,
-        kernel,
-        kernel.size("queries", queries),
-        kernel.size("keys_read", kernel.shape(op.key)[1]),
-        _by_heads(kernel, "q", part.source, size),
-        part.offset // size,
-        cache_buffer(kernel, "keys", read_keys.cache),
-        cache_buffer(kernel, "values", read_values.cache),
-        _by_heads(kernel, "y", op.result, value_size),
-        capacity,
-        bias_buffer(op, kernel, capacity),
-    )
+def lower_combine(op: AttentionOp, kernel: Kernel, shared: list[SSAValue]) -> None:
+    """The kernel that puts together the parts of few tokens."""
+    sizes = _Sizes(op)
+    kernel.name = f"combine_parts_{op.heads}x{sizes.size}"
+    kernel.comment = "attention of few tokens from that to parts of the keys"
+    base = _Base(sizes, op, kernel, shared)
+    n, heads = kernel, op.heads
+    with n.parallel("it", FEW * heads) as it:
+        i, h = n.affine(lambda it: it // heads, it), n.affine(lambda it: it % heads, it)
+        with n.when(_both(n, base.is_few(), _less(n, i, base.queries))):
+            tokens = sizes.tokens
+            number = n.affine(lambda i: i // tokens, i)
+            g = n.affine(lambda h: h // sizes.group, h)
+            r = n.affine(lambda h: h % sizes.group, h)
+            t = n.affine(lambda i: i % tokens, i)
+            tile = base.tile(number, g)
+            base.shared.at = (number, g)
+            base.combine(base.shared, tile, t, r)
+
+
+class _Base:
+    """What both kernels have: sizes, the memory of parts, and how these are put together."""
+
+    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: list[SSAValue]):
+        self.sizes, self.op, self.n = sizes, op, kernel
+        _, queries, _ = kernel.shape(op.query)
+        self.queries = kernel.size("queries", queries)
+        self.keys_read = kernel.size("keys_read", kernel.shape(op.key)[1])
+        buffers = [
+            kernel.buffer(name, op.result, tuple(map(Dim.of, shape)), buffer, f32)
+            for name, shape, buffer in zip(
+                ("sums", "tops", "totals"), sizes.shared_shapes(), shared, strict=True
+            )
+        ]
+        self.shared = _Partial(*buffers)
+        self.y = _by_heads(kernel, "y", op.result, sizes.value_size)
+
+    def is_few(self) -> SSAValue:
+        return _less(self.n, self.queries, FEW + 1)
+
+    def tile(self, number: SSAValue, g: SSAValue) -> _Tile:
+        """Tile `number` of the tokens."""
+        n, s = self.n, self.sizes
+        i = n.affine(lambda number: number * s.tokens, number)
+        most = AffineExpr.constant(s.tokens)
+        left = extent(lambda i, queries: (most, queries - i), i, self.queries)
+        tokens = Extent.of(1) if s.tokens == 1 else left
+        end = n.index(self.keys_read)
+        if self.op.causal.value.data:
+            end = n.insert(arith.MinSIOp(self._seen(i, s.tokens), end))
+        last = n.affine(lambda end: end.ceil_div(PART), end)
+        return _Tile(i, tokens, g, end, self._first_part(i), last)
+
+    def _seen(self, i: SSAValue, more: int = 1) -> SSAValue:
+        """How many keys query i + more - 1 sees."""
+        return self.n.affine(lambda i, k, q: i + k - q + more, i, self.keys_read, self.queries)
+
+    def seen(self, tile: _Tile, t: SSAValue) -> SSAValue:
+        """How many keys token t of a tile sees."""
+        if not self.op.causal.value.data:
+            return tile.end
+        return self.n.affine(
+            lambda i, t, k, q: i + t + k - q + 1, tile.i, t, self.keys_read, self.queries
+        )
+
+    def begin(self, i: SSAValue) -> SSAValue:
+        """The first key in the window of query i; a key before the first means that one."""
+        assert self.sizes.window is not None
+        return self._seen(i, 1 - self.sizes.window)
+
+    def _first_part(self, i: SSAValue) -> SSAValue:
+        zero = self.n.index(0)
+        if self.sizes.window is None:
+            return zero
+        part = self.n.affine(lambda begin: begin // PART, self.begin(i))
+        return self.n.insert(arith.MaxSIOp(part, zero))
+
+    def combine(self, parts: _Partial, tile: _Tile, t: SSAValue, r: SSAValue) -> None:
+        """What token t and query head r of the tile get from all parts."""
+        n, s = self.n, self.sizes
+        weights = n.alloc(MemRefType(f32, [s.parts]), "weights")
+        span = Span(n.index(0), n.insert(arith.SubiOp(tile.last, tile.first)))
+        zero = n.constant(0.0, f32)
+
+        def top(c: SSAValue) -> SSAValue:
+            return n.load(parts.tops, *parts.at, c, t, r)
+
+        largest = n.fold(
+            "c",
+            span,
+            n.constant(LOWEST, f32),
+            lambda c, acc: n.insert(arith.MaximumfOp(acc, top(c))),
+        )
+
+        def weigh(c: SSAValue, acc: SSAValue) -> SSAValue:
+            weight = n.insert(math.ExpOp(n.insert(arith.SubfOp(top(c), largest))))
+            n.store(weight, weights, c)
+            return n.insert(math.FmaOp(weight, n.load(parts.totals, *parts.at, c, t, r), acc))
+
+        total = n.fold("c", span, zero, weigh)
+        inverse = n.insert(arith.DivfOp(n.constant(1.0, f32), total))
+        row = n.affine(lambda i, t: i + t, tile.i, t)
+        head = n.affine(lambda g, r: g * s.group + r, tile.g, r)
+        with n.parallel("lane", s.value_size) as e:
+
+            def add(c: SSAValue, acc: SSAValue) -> SSAValue:
+                part = n.load(parts.sums, *parts.at, c, t, r, e)
+                return n.insert(math.FmaOp(n.load(weights, c), part, acc))
+
+            n.store(
+                n.insert(arith.MulfOp(n.fold("c", span, zero, add), inverse)), self.y, row, head, e
+            )
+
+
+class _Parts(_Base):
+    """The kernel that works on parts."""
+
+    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: list[SSAValue]):
+        super().__init__(sizes, op, kernel, shared)
+        read_keys, read_values = op.key.owner, op.value.owner
+        assert isinstance(read_keys, CacheReadOp)
+        assert isinstance(read_values, CacheReadOp)
+        part = columns_of(op.query)
+        if kernel.shape(part.source)[0] != Dim.of(1):
+            raise KaokenError("attention over a cache takes one sequence")
+        self.q = _by_heads(kernel, "q", part.source, sizes.size)
+        self.first_head = part.offset // sizes.size
+        self.keys = CacheMemory.of(kernel, "keys", read_keys.cache)
+        self.values = CacheMemory.of(kernel, "values", read_values.cache)
+        self.bias = bias_buffer(op, kernel, cache_type(read_keys.cache).capacity.data)
+        self.scores = kernel.alloc(MemRefType(f32, [sizes.tokens, sizes.group, PART]), "s")
+
+    def of_few_tokens(self) -> None:
+        """Each part by itself, for `combine` to find: those of a key head are neighbours."""
+        n, s = self.n, self.sizes
+        each = s.kv_heads * s.tiles
+        parts = n.affine(lambda k: k.ceil_div(PART), self.keys_read)
+        limits = ()
+        if s.window is not None:
+            parts = n.insert(arith.MinSIOp(parts, n.index(s.window_parts)))
+            limits = (AffineExpr.constant(s.window_parts * each),)
+        count = extent(lambda k: (k.ceil_div(PART) * each, *limits), self.keys_read)
+        with n.parallel("it", count) as it:
+            number = n.affine(lambda it: it % s.tiles, it)
+            rest = n.affine(lambda it: it // s.tiles, it)
+            g = n.insert(arith.DivUIOp(rest, parts))
+            c = n.insert(arith.RemUIOp(rest, parts))
+            first = n.affine(lambda number: number * s.tokens, number)
+            with n.when(_both(n, self.is_few(), _less(n, first, self.queries))):
+                tile = self.tile(number, g)
+                part = n.insert(arith.AddiOp(tile.first, c))
+                with n.when(_less(n, part, tile.last)):
+                    self.shared.at = (number, g)
+                    self._part(tile, part, c, self.shared)
+
+    def of_many_tokens(self) -> None:
+        """All parts of a tile, one after the other, and then what they give together."""
+        n, s = self.n, self.sizes
+        each = [s.parts, s.tokens, s.group]
+        own = _Partial(
+            n.alloc(MemRefType(f32, [*each, s.value_size]), "own_sums"),
+            n.alloc(MemRefType(f32, each), "own_tops"),
+            n.alloc(MemRefType(f32, each), "own_totals"),
+        )
+        count = extent(lambda q: q.ceil_div(s.tokens) * s.kv_heads, self.queries)
+        with n.parallel("it", count) as it:
+            number = n.affine(lambda it: it // s.kv_heads, it)
+            g = n.affine(lambda it: it % s.kv_heads, it)
+            with n.when(_less(n, FEW, self.queries)):
+                tile = self.tile(number, g)
+                with n.parallel("part", Span(tile.first, tile.last)) as part:
+                    c = n.insert(arith.SubiOp(part, tile.first))
+                    self._part(tile, part, c, own)
+                with n.parallel("row", tile.tokens) as t, n.parallel("head", s.group) as r:
+                    self.combine(own, tile, t, r)
+
+    def _part(self, tile: _Tile, part: SSAValue, c: SSAValue, to: _Partial) -> None:
+        keys = self._keys(tile, part)
+        self._scores(tile, keys)
+        self._add_bias(tile, keys)
+        self._hide(tile, keys)
+        self._exponentials(tile, keys, c, to)
+        self._sums(tile, keys, c, to)
+
+    def _keys(self, tile: _Tile, part: SSAValue) -> _Keys:
+        """Of a part, the panels that a token of the tile sees."""
+        n = self.n
+        first = n.affine(lambda part: part * PART_PANELS, part)
+        behind = n.affine(lambda part: part * PART_PANELS + PART_PANELS, part)
+        end = n.affine(lambda end: end.ceil_div(PANEL), tile.end)
+        last = n.insert(arith.MinSIOp(behind, end))
+        if self.sizes.window is not None:
+            begin = n.affine(lambda begin: begin // PANEL, self.begin(tile.i))
+            first = n.insert(arith.MaxSIOp(first, begin))
+        count = n.insert(arith.SubiOp(last, first))
+        start = n.affine(lambda first: first * PANEL, first)
+        past = n.affine(lambda last: last * PANEL, last)
+        keys = n.insert(arith.SubiOp(n.insert(arith.MinSIOp(past, tile.end)), start))
+        return _Keys(first, Span(n.index(0), count), keys)
+
+    @contextmanager
+    def _rows(self, tile: _Tile) -> Iterator[tuple[SSAValue, SSAValue]]:
+        """Loops over a tile's tokens and query heads."""
+        n = self.n
+        with n.parallel("row", tile.tokens) as t, n.parallel("head", self.sizes.group) as r:
+            yield t, r
+
+    @contextmanager
+    def _register_tile(
+        self, tile: _Tile, columns: str, size: int
+    ) -> Iterator[tuple[SSAValue, SSAValue, SSAValue]]:
+        """Tokens, query heads and `columns`, the innermost of which become a register tile."""
+        n, s = self.n, self.sizes
+        width = _divisor(size, s.width)
+        with (
+            _blocks(n, columns, size, width) as column,
+            _blocks(n, "r", s.group, s.heads_at_once) as head,
+            n.parallel("i_in", tile.tokens) as t,
+            n.parallel("r_in", s.heads_at_once) as r,
+            n.parallel(f"{columns}_in", width) as e,
+        ):
+            yield t, head(r), column(e)
+
+    def _scores(self, tile: _Tile, keys: _Keys) -> None:
+        n, s = self.n, self.sizes
+        scale = self.op.scale.value.data
+        with (
+            n.parallel("j0", keys.panels) as j0,
+            self._register_tile(tile, "j1", PANEL) as (t, r, j1),
+        ):
+            panel = n.insert(arith.AddiOp(keys.first, j0))
+            row = n.affine(lambda i, t: i + t, tile.i, t)
+            head = n.affine(lambda g, r: g * s.group + r + self.first_head, tile.g, r)
+
+            def step(d: SSAValue, acc: SSAValue) -> SSAValue:
+                query = n.load(self.q, row, head, d)
+                return n.insert(math.FmaOp(query, self.keys.number(tile.g, panel, d, j1), acc))
+
+            score = n.fold("d", s.size, n.constant(0.0, f32), step)
+            if scale != 1.0:
+                score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
+            score = self.keys.scaled(score, tile.g, panel, j1)
+            n.store(score, self.scores, t, r, self._at(j0, j1))
+
+    def _at(self, j0: SSAValue, j1: SSAValue) -> SSAValue:
+        return self.n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1)
+
+    def _add_bias(self, tile: _Tile, keys: _Keys) -> None:
+        """What distances say: in panels that a token sees all of, then of the last one's keys."""
+        if self.bias is None or self.op.bias_origin is None:
+            return
+        n, s, bias, origin = self.n, self.sizes, self.bias, self.op.bias_origin.value.data
+        start = n.affine(lambda first: first * PANEL + origin, keys.first)
+        with self._rows(tile) as (t, r):
+            head = n.affine(lambda g, r: g * s.group + r, tile.g, r)
+            position = self._seen(n.insert(arith.AddiOp(tile.i, t)), 0)
+            offset = n.insert(arith.SubiOp(start, position))
+
+            def add(j0: SSAValue, j1: SSAValue) -> None:
+                j = self._at(j0, j1)
+                column = n.insert(arith.AddiOp(offset, j))
+                addend = n.load(bias, head, column)
+                score = n.load(self.scores, t, r, j)
+                n.store(n.insert(arith.AddfOp(score, addend)), self.scores, t, r, j)
+
+            whole, rest = self._panels_before(keys, self.seen(tile, t))
+            with n.parallel("j0", Span(keys.panels.first, whole)) as j0:
+                with n.parallel("lane", PANEL) as j1:
+                    add(j0, j1)
+            with n.parallel("j", Span(n.index(0), rest)) as j1:
+                add(whole, j1)
+
+    def _panels_before(self, keys: _Keys, end: SSAValue) -> tuple[SSAValue, SSAValue]:
+        """How many of a part's panels lie before key `end`, and how many keys of the next."""
+        n = self.n
+        start = n.affine(lambda first: first * PANEL, keys.first)
+        before = n.insert(arith.MaxSIOp(n.insert(arith.SubiOp(end, start)), n.index(0)))
+        before = n.insert(arith.MinSIOp(before, keys.last))
+        return n.affine(lambda b: b // PANEL, before), n.affine(lambda b: b % PANEL, before)
+
+    def _hide(self, tile: _Tile, keys: _Keys) -> None:
+        """Minus infinity for keys behind a token, and before its window."""
+        n = self.n
+        if self.sizes.window is not None:
+            first = keys.panels.first
+        else:
+            first, _ = self._panels_before(keys, self.seen(tile, n.index(0)))
+        start = n.affine(lambda first: first * PANEL, keys.first)
+        hidden = n.constant(MINUS_INFINITY, f32)
+        with self._rows(tile) as (t, r):
+            end = n.insert(arith.SubiOp(self.seen(tile, t), start))
+            with n.parallel("j0", Span(first, keys.panels.last)) as j0:
+                with n.parallel("lane", PANEL) as j1:
+                    j = self._at(j0, j1)
+                    score = n.load(self.scores, t, r, j)
+                    score = self._where(n.insert(arith.CmpiOp(j, end, "slt")), score, hidden)
+                    if self.sizes.window is not None:
+                        begin = n.affine(lambda e, w: e - w, end, self.sizes.window)
+                        score = self._where(n.insert(arith.CmpiOp(j, begin, "sge")), score, hidden)
+                    n.store(score, self.scores, t, r, j)
+
+    def _where(self, condition: SSAValue, a: SSAValue, b: SSAValue) -> SSAValue:
+        return self.n.insert(arith.SelectOp(condition, a, b))
+
+    def _exponentials(self, tile: _Tile, keys: _Keys, c: SSAValue, to: _Partial) -> None:
+        n = self.n
+
+        def over_keys(
+            init: float, body: Callable[[SSAValue, SSAValue, SSAValue], SSAValue]
+        ) -> SSAValue:
+            def panel(j0: SSAValue, acc: SSAValue) -> SSAValue:
+                return n.fold("lane", PANEL, acc, lambda j1, acc: body(j0, j1, acc))
+
+            return n.fold("j0", keys.panels, n.constant(init, f32), panel)
+
+        with self._rows(tile) as (t, r):
+
+            def larger(j0: SSAValue, j1: SSAValue, acc: SSAValue) -> SSAValue:
+                score = n.load(self.scores, t, r, self._at(j0, j1))
+                return n.insert(arith.MaximumfOp(acc, score))
+
+            top = over_keys(LOWEST, larger)
+
+            def exponential(j0: SSAValue, j1: SSAValue, acc: SSAValue) -> SSAValue:
+                j = self._at(j0, j1)
+                score = n.load(self.scores, t, r, j)
+                value = n.insert(math.ExpOp(n.insert(arith.SubfOp(score, top))))
+                panel = n.insert(arith.AddiOp(keys.first, j0))
+                n.store(self.values.scaled(value, tile.g, panel, j1), self.scores, t, r, j)
+                return n.insert(arith.AddfOp(acc, value))
+
+            n.store(over_keys(0.0, exponential), to.totals, *to.at, c, t, r)
+            n.store(top, to.tops, *to.at, c, t, r)
+
+    def _sums(self, tile: _Tile, keys: _Keys, c: SSAValue, to: _Partial) -> None:
+        n = self.n
+        start = n.affine(lambda first: first * PANEL, keys.first)
+        with self._register_tile(tile, "e", self.sizes.value_size) as (t, r, e):
+
+            def step(j: SSAValue, acc: SSAValue) -> SSAValue:
+                row = n.insert(arith.AddiOp(start, j))
+                value = self.values.number(tile.g, row, e)
+                return n.insert(math.FmaOp(n.load(self.scores, t, r, j), value, acc))
+
+            total = n.fold("j", Span(n.index(0), keys.last), n.constant(0.0, f32), step)
+            n.store(total, to.sums, *to.at, c, t, r, e)
 
 
 def _by_heads(kernel: Kernel, name: str, value: SSAValue, size: int) -> SSAValue:
@@ -148,111 +525,27 @@ def _by_heads(kernel: Kernel, name: str, value: SSAValue, size: int) -> SSAValue
     return kernel.buffer(name, value, (tokens, heads, Dim.of(size)))
 
 
-def _token(p: _Plan, t: _Token) -> None:
-    n = p.n
-    stride = (-(-p.capacity // PANEL) + 1) * PANEL
-    scores = n.alloc(MemRefType(f32, [p.group, stride]), "s")
-    inverse = n.alloc(MemRefType(f32, [p.group]), "inverse")
-    _scores(p, t, scores)
-    _add_bias(p, t, scores)
-    _hide(p, t, scores)
-    _softmax(p, t, scores, inverse)
-    _output(p, t, scores, inverse)
+def _less(n: Kernel, a: Index, b: Index) -> SSAValue:
+    return n.insert(arith.CmpiOp(n.index(a), n.index(b), "slt"))
 
 
-def _head(p: _Plan, t: _Token, r: SSAValue, first: int = 0) -> SSAValue:
-    """Query head r of the token's key head."""
-    return p.n.affine(lambda g, r: g * p.group + r + first, t.g, r)
+def _both(n: Kernel, a: SSAValue, b: SSAValue) -> SSAValue:
+    return n.insert(arith.AndIOp(a, b))
 
 
-def _scores(p: _Plan, t: _Token, scores: SSAValue) -> None:
-    n, scale = p.n, p.op.scale.value.data
-    with (
-        n.parallel("j0", t.panels) as j0,
-        n.parallel("r", p.group) as r,
-        n.parallel("j1", PANEL) as j1,
-    ):
-
-        def step(d: SSAValue, acc: SSAValue) -> SSAValue:
-            query = n.load(p.q, t.i, _head(p, t, r, p.first_head), d)
-            return n.insert(math.FmaOp(query, n.load(p.keys, t.g, j0, d, j1), acc))
-
-        score = n.fold("d", p.size, n.constant(0.0, f32), step)
-        if scale != 1.0:
-            score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
-        n.store(score, scores, r, n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1))
+def _divisor(size: int, most: int) -> int:
+    """The largest divisor of a size up to `most`; the size itself where that is far less."""
+    best = next(d for d in range(min(size, most), 0, -1) if size % d == 0)
+    return best if 4 * best >= min(size, most) else size
 
 
-def _add_bias(p: _Plan, t: _Token, scores: SSAValue) -> None:
-    """What distances say: whole panels, then the keys of the last one."""
-    if p.bias is None or p.op.bias_origin is None:
+@contextmanager
+def _blocks(
+    n: Kernel, name: str, size: int, block: int
+) -> Iterator[Callable[[SSAValue], SSAValue]]:
+    """A loop over blocks, where there are several; gives the index of one inside a block."""
+    if size == block:
+        yield lambda inner: inner
         return
-    n, bias, origin = p.n, p.bias, p.op.bias_origin.value.data
-
-    def add(r: SSAValue, j0: SSAValue, j1: SSAValue) -> None:
-        j = n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1)
-        column = n.affine(
-            lambda j0, j1, position: j0 * PANEL + j1 + origin - position, j0, j1, t.position
-        )
-        addend = n.load(bias, _head(p, t, r), column)
-        n.store(n.insert(arith.AddfOp(n.load(scores, r, j), addend)), scores, r, j)
-
-    with n.parallel("row", p.group) as r:
-        whole = extent(lambda seen: seen // PANEL, t.seen)
-        with n.parallel("j0", whole) as j0, n.parallel("lane", PANEL) as j1:
-            add(r, j0, j1)
-        last = n.affine(lambda seen: seen // PANEL, t.seen)
-        with n.parallel("j", extent(lambda seen: seen % PANEL, t.seen)) as j1:
-            add(r, last, j1)
-
-
-def _hide(p: _Plan, t: _Token, scores: SSAValue) -> None:
-    """Minus infinity for the rest of the last panel, and for what lies before the window."""
-    n, hidden = p.n, p.n.constant(MINUS_INFINITY, f32)
-    rest = extent(lambda seen: seen.ceil_div(PANEL) * PANEL - seen, t.seen)
-    with n.parallel("row", p.group) as r, n.parallel("j", rest) as j:
-        n.store(hidden, scores, r, n.affine(lambda seen, j: seen + j, t.seen, j))
-    if p.op.window is not None:
-        window = p.op.window.value.data
-        before = extent(lambda seen: seen - window, t.seen)
-        with n.parallel("row", p.group) as r, n.parallel("j", before) as j:
-            n.store(hidden, scores, r, j)
-
-
-def _softmax(p: _Plan, t: _Token, scores: SSAValue, inverse: SSAValue) -> None:
-    n = p.n
-
-    def over_keys(init: float, body: Callable[[SSAValue, SSAValue], SSAValue]) -> SSAValue:
-        def panel(j0: SSAValue, acc: SSAValue) -> SSAValue:
-            def key(j1: SSAValue, acc: SSAValue) -> SSAValue:
-                return body(n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1), acc)
-
-            return n.fold("lane", PANEL, acc, key)
-
-        return n.fold("j0", t.panels, n.constant(init, f32), panel)
-
-    with n.parallel("row", p.group) as r:
-        largest = over_keys(
-            LOWEST,
-            lambda j, acc: n.insert(arith.MaximumfOp(acc, n.load(scores, r, j))),
-        )
-
-        def exponential(j: SSAValue, acc: SSAValue) -> SSAValue:
-            value = n.insert(math.ExpOp(n.insert(arith.SubfOp(n.load(scores, r, j), largest))))
-            n.store(value, scores, r, j)
-            return n.insert(arith.AddfOp(acc, value))
-
-        total = over_keys(0.0, exponential)
-        n.store(n.insert(arith.DivfOp(n.constant(1.0, f32), total)), inverse, r)
-
-
-def _output(p: _Plan, t: _Token, scores: SSAValue, inverse: SSAValue) -> None:
-    n = p.n
-    with n.parallel("r", p.group) as r, n.parallel("e", p.value_size) as e:
-
-        def step(j: SSAValue, acc: SSAValue) -> SSAValue:
-            return n.insert(math.FmaOp(n.load(scores, r, j), n.load(p.values, t.g, j, e), acc))
-
-        total = n.fold("j", Extent.of(t.seen), n.constant(0.0, f32), step)
-        result = n.insert(arith.MulfOp(total, n.load(inverse, r)))
-        n.store(result, p.y, t.i, _head(p, t, r), e)
+    with n.parallel(name, size // block) as outer:
+        yield lambda inner: n.affine(lambda o, i: o * block + i, outer, inner)

@@ -2,19 +2,27 @@
 
 parallel m:                       # append to a cache in panels: 64 keys side by side
   parallel g, h: cache[g, (past + m) / 64, h, (past + m) % 64] = x[m, g * 64 + h]
+
+parallel m: parallel g:           # to a cache of i8
+  largest = max over h of |x[m, g * 64 + h]|
+  scales[g, (past + m) / 64, (past + m) % 64] = largest / 127
+  parallel h: cache[...] = round(x[m, g * 64 + h] / scale)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from xdsl.dialects import arith
-from xdsl.dialects.builtin import i64
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import f32, i64
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 
 from kaoken.dialect.decoder import PANEL, CacheAppendOp, CacheReadOp, CacheType, RopeOp, cache_type
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.kaoken_loop import ConvertOp
+from kaoken.dialect.quant import LEAST_SCALE, LIMIT
 from kaoken.passes.lowering.attention_plan import columns_of
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index, Nest
@@ -34,20 +42,80 @@ def extent(
     return Extent(AffineMap(len(values), 0, results), values)
 
 
-def cache_buffer(kernel: Kernel, name: str, cache: SSAValue) -> SSAValue:
-    """A kernel argument for the memory of a cache."""
-    type_ = cache_type(cache)
-    shape = tuple(map(Dim.of, type_.memory_shape))
-    return kernel.buffer(name, cache, shape, element=type_.element_type)
+@dataclass(frozen=True)
+class CacheMemory:
+    """A cache's memory as arguments of a kernel."""
+
+    n: Nest
+    type: CacheType
+    numbers: SSAValue
+    scales: SSAValue | None
+
+    @staticmethod
+    def of(kernel: Kernel, name: str, cache: SSAValue) -> CacheMemory:
+        """Adds the arguments."""
+        type_ = cache_type(cache)
+        shape = tuple(map(Dim.of, type_.memory_shape))
+        numbers = kernel.buffer(name, cache, shape, element=type_.element_type)
+        if not type_.has_scales:
+            return CacheMemory(kernel, type_, numbers, None)
+        shape, at = tuple(map(Dim.of, type_.scales_shape)), type_.scales_offset
+        scales = kernel.buffer(f"{name}_scales", cache, shape, element=f32, offset=at)
+        return CacheMemory(kernel, type_, numbers, scales)
+
+    def number(self, *at: Index) -> SSAValue:
+        """The number at a place, as f32, without its scale."""
+        value = self.n.load(self.numbers, *at)
+        return value if value.type == f32 else self.n.insert(ConvertOp(value, f32))
+
+    def scaled(self, value: SSAValue, *at: Index) -> SSAValue:
+        """A value times the scale of head, panel and lane, where there are scales."""
+        if self.scales is None:
+            return value
+        return self.n.insert(arith.MulfOp(value, self.n.load(self.scales, *at)))
+
+    def append(self, head: SSAValue, row: Index, load: Callable[[SSAValue], SSAValue]) -> None:
+        """Keep the numbers `load` gives as a head of a row."""
+        n, size = self.n, self.type.head_size.data
+        inverse = None if self.scales is None else self._append_scale(self.scales, head, row, load)
+        with n.parallel("h", size) as h:
+            value = load(h)
+            if inverse is not None:
+                value = n.insert(arith.MulfOp(value, inverse))
+            if value.type != self.type.element_type:
+                value = n.insert(ConvertOp(value, self.type.element_type))
+            n.store(value, self.numbers, *self._place(head, row, h))
+
+    def _append_scale(
+        self, scales: SSAValue, head: SSAValue, row: Index, load: Callable[[SSAValue], SSAValue]
+    ) -> SSAValue:
+        """Keep the scale of a head of a row; gives one over it."""
+        n = self.n
+
+        def larger(h: SSAValue, acc: SSAValue) -> SSAValue:
+            return n.insert(arith.MaximumfOp(acc, n.insert(math.AbsFOp(load(h)))))
+
+        largest = n.fold("h", self.type.head_size.data, n.constant(0.0, f32), larger)
+        scale = n.insert(arith.MulfOp(largest, n.constant(1 / LIMIT, f32)))
+        scale = n.insert(arith.MaximumfOp(scale, n.constant(LEAST_SCALE, f32)))
+        n.store(scale, scales, head, *_panel_and_lane(n, row))
+        return n.insert(arith.DivfOp(n.constant(1.0, f32), scale))
+
+    def row(self, head: SSAValue, row: SSAValue, number: SSAValue) -> SSAValue:
+        """A number of a row, as f32."""
+        value = self.number(*self._place(head, row, number))
+        return self.scaled(value, head, *_panel_and_lane(self.n, row))
+
+    def _place(self, head: Index, row: Index, number: Index) -> list[Index]:
+        if self.type.layout.data == "rows":
+            return [head, row, number]
+        panel, lane = _panel_and_lane(self.n, row)
+        return [head, panel, number, lane]
 
 
-def cache_place(n: Nest, type_: CacheType, head: Index, row: Index, number: Index) -> list[Index]:
-    """Where the memory of a cache holds one number."""
-    if type_.layout.data == "rows":
-        return [head, row, number]
+def _panel_and_lane(n: Nest, row: Index) -> tuple[SSAValue, SSAValue]:
     row = n.index(row)
-    panel, lane = n.affine(lambda r: r // PANEL, row), n.affine(lambda r: r % PANEL, row)
-    return [head, panel, number, lane]
+    return n.affine(lambda r: r // PANEL, row), n.affine(lambda r: r % PANEL, row)
 
 
 def lower_cache_append(op: CacheAppendOp, kernel: Kernel) -> None:
@@ -58,19 +126,18 @@ def lower_cache_append(op: CacheAppendOp, kernel: Kernel) -> None:
     part = columns_of(op.input)
     _, tokens, width = kernel.shape(part.source)
     x = kernel.buffer("x", part.source, (tokens, width))
-    memory = cache_buffer(kernel, "cache", op.cache)
+    memory = CacheMemory.of(kernel, "cache", op.cache)
     start = kernel.size("start", op.start.data[0])
     count = kernel.size("tokens", tokens)
     _check_room(kernel, start, count, capacity)
     fitting = extent(lambda start, count: (count, start * -1 + capacity), start, count)
-    with (
-        kernel.parallel("m", fitting) as m,
-        kernel.parallel("g", type_.heads.data) as g,
-        kernel.parallel("h", size) as h,
-    ):
-        column = kernel.affine(lambda g, h: g * size + h + part.offset, g, h)
-        row = kernel.add_index(m, start)
-        kernel.store(kernel.load(x, m, column), memory, *cache_place(kernel, type_, g, row, h))
+    with kernel.parallel("m", fitting) as m, kernel.parallel("g", type_.heads.data) as g:
+
+        def load(h: SSAValue) -> SSAValue:
+            column = kernel.affine(lambda g, h: g * size + h + part.offset, g, h)
+            return kernel.load(x, m, column)
+
+        memory.append(g, kernel.add_index(m, start), load)
 
 
 def _check_room(kernel: Kernel, start: Index, count: Index, capacity: int) -> None:
@@ -89,7 +156,7 @@ def lower_cache_read(op: CacheReadOp, kernel: Kernel) -> None:
     size = type_.head_size.data
     kernel.name = f"read_{type_.layout.data}_{type_.heads.data}x{size}"
     kernel.comment = "the first rows of a cache"
-    memory = cache_buffer(kernel, "cache", op.cache)
+    memory = CacheMemory.of(kernel, "cache", op.cache)
     _, tokens, width = kernel.shape(op.result)
     y = kernel.buffer("y", op.result, (tokens, width))
     with (
@@ -97,8 +164,7 @@ def lower_cache_read(op: CacheReadOp, kernel: Kernel) -> None:
         kernel.parallel("g", type_.heads.data) as g,
         kernel.parallel("h", size) as h,
     ):
-        value = kernel.load(memory, *cache_place(kernel, type_, g, m, h))
-        kernel.store(value, y, m, kernel.affine(lambda g, h: g * size + h, g, h))
+        kernel.store(memory.row(g, m, h), y, m, kernel.affine(lambda g, h: g * size + h, g, h))
 
 
 def lower_rope(op: RopeOp, kernel: Kernel) -> None:

@@ -35,6 +35,8 @@ class BufferArgument:
     type: MemRefType[Attribute]
     buffer: SSAValue | None = None
     """The caller's buffer, where it is not that of `value`."""
+    offset: int = 0
+    """Where in the buffer the argument begins, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,16 @@ class Kernel(Nest):
         shape: Shape | None = None,
         buffer: SSAValue | None = None,
         element: Attribute | None = None,
+        offset: int = 0,
     ) -> SSAValue:
-        """An argument for the buffer of a tensor, seen as `shape` of `element` where given."""
+        """An argument for the buffer of a tensor, seen as `shape` of `element` where given.
+
+        It begins `offset` bytes behind the buffer's start.
+        """
         dims = self.shapes[value] if shape is None else shape
         element = element or tensor_type(value).element_type
         type_ = MemRefType(element, [d.static for d in dims])
-        argument = self._add(BufferArgument(value, type_, buffer), type_, name)
+        argument = self._add(BufferArgument(value, type_, buffer, offset), type_, name)
         if any(dim.constant is None for dim in dims[1:]):
             self._name_strides(dims)
         return argument

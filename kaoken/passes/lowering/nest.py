@@ -211,7 +211,7 @@ class Nest:
             next(dims) if isinstance(v, SSAValue) else AffineExpr.constant(v) for v in operands
         ]
         expression = function(*arguments)
-        if not all(map(_may_be_dimension, values)):
+        if not all(map(may_be_dimension, values)):
             return self.index(self._arithmetic(expression, values))
         map_ = AffineMapAttr(AffineMap(len(values), 0, (expression,)))
         return self.insert(affine.ApplyOp(values, map_))
@@ -274,7 +274,7 @@ def _for(size: Extent, inits: Sequence[SSAValue], block: Block, step: int) -> af
     )
 
 
-def _may_be_dimension(value: SSAValue) -> bool:
+def may_be_dimension(value: SSAValue) -> bool:
     """Whether MLIR lets affine ops read an index: what a span's loop counts, it does not."""
     if isinstance(value, BlockArgument):
         return not isinstance(value.owner.parent_op(), scf.ForOp)

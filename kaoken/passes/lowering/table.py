@@ -8,23 +8,15 @@ from typing import Any
 from xdsl.ir import Operation
 
 from kaoken.dialect import decoder, nn, quant, tensor
-from kaoken.passes.lowering import attention, cached_attention, linear, pointwise, rows
+from kaoken.passes.lowering import attention, linear, pointwise, rows
 from kaoken.passes.lowering import decoder as decoder_lowering
 from kaoken.passes.lowering import quant as quant_lowering
 from kaoken.passes.lowering.kernel import Kernel
 
-
-def _lower_attention(op: nn.AttentionOp, kernel: Kernel) -> None:
-    if cached_attention.reads_caches(op):
-        cached_attention.lower_cached_attention(op, kernel)
-    else:
-        attention.lower_attention(op, kernel)
-
-
 LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
     nn.LinearOp: linear.lower_linear,
     nn.MatmulOp: linear.lower_matmul,
-    nn.AttentionOp: _lower_attention,
+    nn.AttentionOp: attention.lower_attention,
     nn.LayerNormOp: rows.lower_layer_norm,
     nn.RmsNormOp: rows.lower_layer_norm,
     nn.SoftmaxOp: rows.lower_softmax,

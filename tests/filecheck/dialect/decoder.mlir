@@ -4,6 +4,8 @@
 func.func @main(%q: tensor<1x?x8xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 8]>}, %k: tensor<1x?x4xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 4]>}, %cos: tensor<?x2xf32> {kaoken.shape = #kaoken.shape<[tokens, 2]>}) -> tensor<1x?x8xf32> attributes {kaoken.max = {tokens = 8 : i64, past = 15 : i64}} {
   %keys = kaoken.cache "0.keys" : !kaoken.cache<[16, 1, 4], f32, panels>
   %values = kaoken.cache "0.values" : !kaoken.cache<[16, 1, 4], f32, rows>
+  %n = kaoken.cache "1.keys" : !kaoken.cache<[16, 1, 4], i8, panels>
+  kaoken.cache_append %k to %n at <[0]> : tensor<1x?x4xf32>, !kaoken.cache<[16, 1, 4], i8, panels>
   %r = kaoken.rope %q, %cos, %cos {num_heads = 2 : i64} : tensor<1x?x8xf32>, tensor<?x2xf32>, tensor<?x2xf32> -> tensor<1x?x8xf32>
   %i = kaoken.rope %k, %cos, %cos {num_heads = 1 : i64, interleaved = true} : tensor<1x?x4xf32>, tensor<?x2xf32>, tensor<?x2xf32> -> tensor<1x?x4xf32>
   kaoken.cache_append %i to %keys at <[past]> : tensor<1x?x4xf32>, !kaoken.cache<[16, 1, 4], f32, panels>
@@ -15,6 +17,8 @@ func.func @main(%q: tensor<1x?x8xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 
 }
 // CHECK:      %keys = kaoken.cache "0.keys" : !kaoken.cache<[16, 1, 4], f32, panels>
 // CHECK-NEXT: %values = kaoken.cache "0.values" : !kaoken.cache<[16, 1, 4], f32, rows>
+// CHECK-NEXT: %n = kaoken.cache "1.keys" : !kaoken.cache<[16, 1, 4], i8, panels>
+// CHECK-NEXT: kaoken.cache_append %k to %n at <[0]> : tensor<1x?x4xf32>, !kaoken.cache<[16, 1, 4], i8, panels>
 // CHECK-NEXT: %r = kaoken.rope %q, %cos, %cos {num_heads = 2 : i64} : tensor<1x?x8xf32>, tensor<?x2xf32>, tensor<?x2xf32> -> tensor<1x?x8xf32>
 // CHECK-NEXT: %i = kaoken.rope %k, %cos, %cos {num_heads = 1 : i64, interleaved = true} : tensor<1x?x4xf32>, tensor<?x2xf32>, tensor<?x2xf32> -> tensor<1x?x4xf32>
 // CHECK-NEXT: kaoken.cache_append %i to %keys at <[past]> : tensor<1x?x4xf32>, !kaoken.cache<[16, 1, 4], f32, panels>

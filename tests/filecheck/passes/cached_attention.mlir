@@ -17,7 +17,7 @@ func.func @main(%q: tensor<1x?x384xf32> {kaoken.shape = #kaoken.shape<[1, tokens
 }
 
 // CHOOSE: kaoken.attention
-// CHOOSE-SAME: schedule = #kaoken.schedule<tile(r, 3), tile(j1, 64), tile(e, 64), order(j1, r, r_in, j1_in), order(e, r, r_in, e_in), vectorize(r_in, j1_in), vectorize(r_in, e_in), vectorize(lane), parallel(it)>
+// CHOOSE-SAME: schedule = #kaoken.schedule<panel(64), tile(i, 2), tile(r, 3), vectorize(i_in, r_in, j1_in), vectorize(i_in, r_in, e_in), vectorize(lane), prefetch(d, 8), prefetch(j, 8), parallel(it)>
 
 // LOOPS-LABEL: func.func private @append_panels_2x64
 // LOOPS-SAME:    %cache: memref<2x2x64x64xf32>
@@ -27,19 +27,30 @@ func.func @main(%q: tensor<1x?x384xf32> {kaoken.shape = #kaoken.shape<[1, tokens
 // LOOPS-SAME:    %cache: memref<2x100x64xf32>
 // LOOPS-NOT:   @read_
 // LOOPS-LABEL: func.func private @cached_attention_6x64
-// LOOPS:         affine.for %it = 0 to
-// LOOPS:           affine.for %j0 = 0 to affine_map<(d0) -> ((d0 ceildiv 64))>
-// LOOPS-NEXT:        affine.for %r = 0 to 3 {
-// LOOPS-NEXT:          affine.for %j1 = 0 to 64 {
-// LOOPS:                 affine.for %d = 0 to 64
+// Few tokens: tiles of 2 tokens, 2 key heads, and parts of 512 keys.
+// LOOPS:         affine.for %it = 0 to affine_map<(d0) -> (((d0 ceildiv 512) * 8))>(%keys_read)
+// LOOPS:           scf.for %j0 =
+// LOOPS-NEXT:        affine.for %i_in = 0 to min
+// LOOPS-NEXT:          affine.for %r_in = 0 to 3 {
+// LOOPS-NEXT:            affine.for %j1_in = 0 to 64 {
+// LOOPS:                   affine.for %d = 0 to 64
+// Many tokens: all parts of a tile, and what they give together.
+// LOOPS:         affine.for %it_1 = 0 to affine_map<(d0) -> (((d0 ceildiv 2) * 2))>(%queries)
+// LOOPS:           scf.for %part =
+// LOOPS:           scf.for %c =
+// LOOPS-LABEL: func.func private @combine_parts_6x64
+// LOOPS:         affine.for %it = 0 to 48 {
 // LOOPS-LABEL: func.func @main
 // LOOPS:         kaoken_loop.state "keys" {parts = [array<i64: 0, 2, 32768, 64, 16384>]} : memref<2x2x64x64xf32>
 // LOOPS:         kaoken_loop.state "values" {parts = [array<i64: 0, 2, 25600, 1, 256>]} : memref<2x100x64xf32>
-// LOOPS-NOT:     memref.alloc
+// LOOPS:         memref.alloc() : memref<4x2x1x2x3x64xf32>
+// LOOPS:         func.call @cached_attention_6x64
+// LOOPS-NEXT:    func.call @combine_parts_6x64
 
 // WIDE-LABEL: func.func private @cached_attention_6x64
-// WIDE:         affine.for %d = 0 to 64 iter_args(%{{.*}}) -> (vector<3x64xf32>)
-// WIDE:         affine.for %{{j\w*}} = 0 to %{{.*}} iter_args(%{{.*}}) -> (vector<3x64xf32>)
+// WIDE:         affine.for %d = 0 to 64 iter_args(%{{.*}}) -> (vector<1x3x64xf32>)
+// WIDE:         affine.for %{{d\w*}} = 0 to 64 iter_args(%{{.*}}) -> (vector<2x3x64xf32>)
+// WIDE:         scf.for %{{j\w*}} = %{{.*}} iter_args(%{{.*}}) -> (vector<2x3x64xf32>)
 
 // PLAN:       kaoken.state_bytes = 116736 : i64
 // PLAN-LABEL: func.func @main
