@@ -17,6 +17,8 @@ from tests.c.c_harness import CompiledC, parse
 
 TILES = "x86-64-v4+amx"
 KINDS = ("bf16", "ui8_i8")
+BLOCKS = {"bf16": 32, "ui8_i8": 24}
+"""Words of a block; the latter are no whole steps of the unit."""
 ROWS = (1, 7, 16, 17, 32)
 MOST_ROWS = (16, 32, 40)
 SIZES = [(1, 1), (17, 7), (32, 16), (50, 17), (8, 40), (129, 129)]
@@ -43,7 +45,7 @@ def text(
     depth = "arith.addi %depth, %c0" if is_open else f"arith.constant {words}"
     return TEXT.format(
         name=name(kind, most, columns, words, is_open) + ("_blocks" if blocked else ""),
-        speed=f", block = 32 : i64, ahead = array<i64: 16, {words}>" if blocked else "",
+        speed=f", block = {BLOCKS[kind]} : i64, ahead = array<i64: 16, {words}>" if blocked else "",
         kind=kind,
         most=most,
         columns=columns,

@@ -256,7 +256,8 @@ class _Tiles:
 
     def _whole_steps(self, end: int) -> None:
         """All at once, or in blocks of k that all rows pass before the next block."""
-        p, block, height = self.p, self.product.block, self.unit.block[0] * self.unit.rows
+        p, height = self.p, self.unit.block[0] * self.unit.rows
+        block = (self.product.block or 0) // self.unit.depth * self.unit.depth
         if not block or block >= end or self.product.most_rows <= height:
             self._steps("0", str(end), False)
             return
