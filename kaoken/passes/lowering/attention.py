@@ -71,7 +71,7 @@ def _head(p: Plan, b: SSAValue, h: SSAValue) -> None:
         factors.start_block(first, rows)
         keys = masks.start_block(i, rows)
         _scores(p, factors, masks, first, rows, keys)
-        _add_bias(p, h, i, rows, keys, scores)
+        _add_bias(p, masks, i, rows, keys, scores)
         masks.hide_unseen(i, rows, keys, scores)
         _softmax(p, factors, rows, keys, inverse)
         _output(p, factors, first, rows, keys, inverse)
@@ -111,9 +111,12 @@ def _scores(
 
 
 def _add_bias(
-    p: Plan, head: SSAValue, start: SSAValue, rows: Extent, keys: Keys, scores: SSAValue
+    p: Plan, masks: Masks, start: SSAValue, rows: Extent, keys: Keys, scores: SSAValue
 ) -> None:
-    """Add to the scores of queries start .. start + rows what their distances to keys say."""
+    """Add to the scores of queries start .. start + rows what their distances to keys say.
+
+    With causality there may be no bias for the keys ahead of a query, so each row ends on its own.
+    """
     if p.bias is None or p.op.bias_origin is None:
         return
     n, bias, origin = p.n, p.bias, p.op.bias_origin.value.data
@@ -126,14 +129,15 @@ def _add_bias(
             ),
             *(j0, j1, start, i, p.keys, p.queries),
         )
-        total = arith.AddfOp(n.load(scores, i, j), n.load(bias, head, column))
+        total = arith.AddfOp(n.load(scores, i, j), n.load(bias, masks.h, column))
         n.store(n.insert(total), scores, i, j)
 
     with n.parallel("row", rows) as i:
-        with n.parallel("j0", keys.whole_panels()) as j0, n.parallel("lane", p.panel) as j1:
+        seen = masks.seen_by(n.add_index(start, i), keys)
+        with n.parallel("j0", seen.whole_panels()) as j0, n.parallel("lane", p.panel) as j1:
             add(i, j0, j1)
-        if keys.may_end_within_a_panel:
-            last, rest = keys.last_panel()
+        if seen.may_end_within_a_panel:
+            last, rest = seen.last_panel()
             with n.parallel("rest", rest) as j1:
                 add(i, last, j1)
 

@@ -114,6 +114,14 @@ class Masks:
             keys = Keys(self.plan, self._begin(start, keys.first), last)
         return keys
 
+    def seen_by(self, query: SSAValue, keys: Keys) -> Keys:
+        """Of some keys those that are not ahead of one query."""
+        if not self.plan.op.causal.value.data:
+            return keys
+        n = self.n
+        last = n.insert(arith.MinSIOp(self._end(query, 1), n.index(keys.last)))
+        return Keys(self.plan, keys.first, n.insert(arith.MaxSIOp(last, n.index(0))))
+
     def _begin(self, start: SSAValue, first: Index) -> Index:
         """The first key, from `first` on, in the window of query `start`."""
         window = self.plan.op.window

@@ -298,7 +298,9 @@ class _Parts(_Base):
         self.first_head = part.offset // sizes.size
         self.keys = CacheMemory.of(kernel, "keys", read_keys.cache)
         self.values = CacheMemory.of(kernel, "values", read_values.cache)
-        self.bias = bias_buffer(op, kernel, cache_type(read_keys.cache).capacity.data)
+        capacity = cache_type(read_keys.cache).capacity.data
+        most_keys = min(capacity, kernel.shape(op.key)[1].evaluate(kernel.maxima))
+        self.bias = bias_buffer(op, kernel, most_keys)
         self.scores = kernel.alloc(MemRefType(f32, [sizes.tokens, sizes.group, PART]), "s")
 
     def of_few_tokens(self) -> None:
