@@ -76,8 +76,9 @@ class PlanMemoryPass(ModulePass):
         for function in planner.callees_first():
             planner.plan(function)
         arenas = [planner.arena_of(name) for name in planner.entries]
-        op.attributes[ARENA] = IntegerAttr(max(a.size for a in arenas), i64)
-        op.attributes[LOWER_BOUND] = IntegerAttr(max(a.lower_bound for a in arenas), i64)
+        op.attributes[ARENA] = IntegerAttr(max((a.size for a in arenas), default=0), i64)
+        lower_bound = max((a.lower_bound for a in arenas), default=0)
+        op.attributes[LOWER_BOUND] = IntegerAttr(lower_bound, i64)
 
 
 @dataclass(frozen=True)

@@ -185,10 +185,10 @@ def _words_of(sum_: affine.ForOp | scf.ForOp) -> affine.ForOp | scf.ForOp:
     if len(inner) != 1 or not isinstance(words := inner[0], affine.ForOp):
         raise _Refused(f"the blocks of {name} hold more than a loop over their words")
     uses = {use.operation for v in (first, induction_variable(words)) for use in v.uses}
-    (place, *others) = uses
-    is_sum = isinstance(place, affine.ApplyOp) and place.map.data == _SUM_OF_TWO
+    places = [op for op in uses if isinstance(op, affine.ApplyOp) and op.map.data == _SUM_OF_TWO]
+    is_sum = len(places) == len(uses) == 1
     carried = words.inits == sum_.body.block.args[1:]
-    if others or not is_sum or not carried or constant_trip_count(words) != sum_.step.value.data:
+    if not is_sum or not carried or constant_trip_count(words) != sum_.step.value.data:
         raise _Refused(f"the blocks of {name} are not all as long as their step")
     return words
 
