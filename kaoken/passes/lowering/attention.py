@@ -133,7 +133,7 @@ def _add_bias(
         n.store(n.insert(total), scores, i, j)
 
     with n.parallel("row", rows) as i:
-        seen = masks.seen_by(n.add_index(start, i), keys)
+        seen = masks.seen_by(n.index(n.add_index(start, i)), keys)
         with n.parallel("j0", seen.whole_panels()) as j0, n.parallel("lane", p.panel) as j1:
             add(i, j0, j1)
         if seen.may_end_within_a_panel:
