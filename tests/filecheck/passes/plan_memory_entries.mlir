@@ -1,4 +1,5 @@
 // RUN: kaoken-opt %s -p plan-memory | filecheck %s
+// RUN: kaoken-opt %s -p plan-memory,plan-memory | filecheck %s
 
 // Two functions that callers may call: a state of the same name is the same memory, and the arena
 // is large enough for either of them, not for both at once.
