@@ -148,15 +148,17 @@ class CompiledDecoder(CompiledModel):
             raise KaokenError(
                 f"the context holds at most {self.capacity} tokens, but {ids.size} were given"
             )
+        self.select(0)
         self.reset()
-        limits = self._library.symbols
-        piece = min(limits["tokens"], limits["outputs"])
+        limits = [name.removesuffix("_0") for name in self._library.symbols]
+        largest = dict(zip(limits, self._library.symbols.values(), strict=True))
+        piece = min(largest["tokens"], largest["outputs"])
         rows = np.empty((min(piece, ids.size), self.vocabulary), np.float32)
         for past in range(0, ids.size, piece):
             count = min(piece, ids.size - past)
             sizes = {"tokens": count, "past": past, "outputs": count}
             addresses = ids[past:].ctypes.data, rows.ctypes.data
-            ordered = [sizes[name] for name in limits]
+            ordered = [sizes.get(name, 0) for name in limits]  # of other sequences nothing
             self._check(self._library.run(self._own.handle, *addresses, *ordered))
             yield rows[:count]
 
@@ -285,6 +287,8 @@ class CompiledDecoder(CompiledModel):
         `end_tokens` are by default the model's; the one that ends the text is given as well.
         """
         ends = self.end_tokens if end_tokens is None else end_tokens
+        if max_new_tokens < 1:
+            return iter(())
         choice = Choice(GenerationOptions(), len(self), ends)
         return self.tokens_of(choice, [], max_new_tokens, ends)
 

@@ -14,7 +14,7 @@ from kaoken.errors import KaokenError
 from kaoken.generation.beams import beam_search
 from kaoken.generation.choice import Choice, UserProcessor
 from kaoken.generation.lanes import Lanes
-from kaoken.generation.options import GenerationOptions
+from kaoken.generation.options import GenerationOptions, at_least
 from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
 
@@ -110,6 +110,12 @@ def generate(
     count = len(prompts.tokens) * copies
     if callbacks.streamer is not None and count > 1:
         raise KaokenError(f"a streamer follows one text, not {count}")
+    for n, prompt in enumerate(prompts.tokens):
+        if len(prompt) > decoder.capacity:
+            raise KaokenError(
+                f"prompt {n} has {len(prompt)} tokens, but the context holds at most "
+                f"{decoder.capacity} tokens, prompt and answer together"
+            )
     limit = options.new_tokens(prompts.longest)
     run = _Run(decoder, options, ends, callbacks, limit)
     if options.num_beams > 1:
@@ -152,8 +158,19 @@ class _Run:
         self, prompts: Sequence[list[int]], choices: Sequence[Choice]
     ) -> list[list[int]]:
         """As many texts at once as the model was compiled for; one that ends makes room."""
-        lanes = Lanes(self.decoder, min(self.decoder.batch, len(prompts)))
         watches = [Watch(prompt, self.callbacks) for prompt in prompts]
+        with closing(Lanes(self.decoder, min(self.decoder.batch, len(prompts)))) as lanes:
+            self._fill(lanes, prompts, choices, watches)
+        return [watch.new for watch in watches]
+
+    def _fill(
+        self,
+        lanes: Lanes,
+        prompts: Sequence[list[int]],
+        choices: Sequence[Choice],
+        watches: Sequence[Watch],
+    ) -> None:
+        """Go on until all texts have ended."""
         waiting, at = deque(range(len(prompts))), dict[int, int]()
         free, logits = list(range(lanes.count)), dict[int, np.ndarray]()
         while waiting or at:
@@ -172,19 +189,17 @@ class _Run:
             if at:
                 tokens = [watches[text].new[-1] for text in at.values()]
                 logits = dict(zip(at, lanes.step(list(at), tokens), strict=True))
-        lanes.close()
-        return [watch.new for watch in watches]
 
     def beams(self, prompts: Sequence[list[int]]) -> list[list[int]]:
         """The best texts of each prompt."""
         self._check_beams()
-        lanes, new = Lanes(self.decoder, self.options.num_beams), list[list[int]]()
-        for prompt in prompts:
-            limit = min(self.limit, self.decoder.capacity + 1 - len(prompt))
-            choice = self.choice(prompt, None)
-            found = beam_search(lanes, prompt, self.options, choice, self.ends, max(limit, 1))
-            new += found[: self.options.num_return_sequences]
-        lanes.close()
+        new: list[list[int]] = []
+        with closing(Lanes(self.decoder, self.options.num_beams)) as lanes:
+            for prompt in prompts:
+                limit = min(self.limit, self.decoder.capacity + 1 - len(prompt))
+                choice = self.choice(prompt, None)
+                found = beam_search(lanes, prompt, self.options, choice, self.ends, limit)
+                new += found[: self.options.num_return_sequences]
         return new
 
     def _check_beams(self) -> None:
@@ -269,8 +284,8 @@ def random_of(seed: int | None, generator: np.random.Generator | None) -> np.ran
         if seed is not None:
             raise KaokenError("give a seed or a generator, not both")
         return generator
-    if seed is not None and seed < 0:
-        raise KaokenError(f"seed is {seed}, but must be at least 0")
+    if seed is not None:
+        at_least("seed", seed, 0)
     return np.random.default_rng(seed)
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from kaoken.errors import KaokenError
 
@@ -69,30 +72,33 @@ class GenerationOptions:
     def _check_lengths(self) -> None:
         for name in ("max_new_tokens", "max_length"):
             if (value := getattr(self, name)) is not None:
-                _at_least(name, value, 1)
-        _at_least("min_new_tokens", self.min_new_tokens, 0)
+                at_least(name, value, 1)
+        at_least("min_new_tokens", self.min_new_tokens, 0)
         _whole("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens)
         _in_range("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 0, MOST_GUESSES)
 
     def _check_sampling(self) -> None:
-        if not self.temperature > 0 or self.temperature == float("inf"):
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
+            _number(name, getattr(self, name))
+        likeliest = self.temperature == 0 and not self.do_sample
+        if not likeliest and not 0 < self.temperature < float("inf"):
             raise KaokenError(
                 f"temperature is {self.temperature}, but must be above 0: "
                 "for the likeliest tokens say do_sample=False"
             )
-        if not self.repetition_penalty > 0 or self.repetition_penalty == float("inf"):
+        if not 0 < self.repetition_penalty < float("inf"):
             raise KaokenError(
                 f"repetition_penalty is {self.repetition_penalty}, but must be above 0: "
                 "1 is no penalty"
             )
-        _at_least("top_k", self.top_k, 0)
+        at_least("top_k", self.top_k, 0)
         _in_range("top_p", self.top_p, 0, 1)
         if self.min_p is not None:
             _in_range("min_p", self.min_p, 0, 1)
 
     def _check_beams(self) -> None:
-        _at_least("num_beams", self.num_beams, 1)
-        _at_least("num_return_sequences", self.num_return_sequences, 1)
+        at_least("num_beams", self.num_beams, 1)
+        at_least("num_return_sequences", self.num_return_sequences, 1)
         if self.early_stopping not in EARLY_STOPPING:
             raise KaokenError(
                 f"early_stopping is {self.early_stopping!r}, but must be True, False or 'never'"
@@ -126,9 +132,7 @@ class GenerationOptions:
         """Those given; None where the model's own hold."""
         if self.eos_token_id is None:
             return None
-        if isinstance(self.eos_token_id, int):
-            return (self.eos_token_id,)
-        return tuple(int(token) for token in self.eos_token_id)
+        return tuple(int(token) for token in np.ravel(self.eos_token_id))
 
 
 def _whole(name: str, value: Any) -> None:
@@ -136,7 +140,12 @@ def _whole(name: str, value: Any) -> None:
         raise KaokenError(f"{name} is {value!r}, but must be a whole number")
 
 
-def _at_least(name: str, value: Any, least: int) -> None:
+def _number(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Real):
+        raise KaokenError(f"{name} is {value!r}, but must be a number")
+
+
+def at_least(name: str, value: Any, least: int) -> None:
     _whole(name, value)
     if value < least:
         raise KaokenError(f"{name} is {value}, but must be at least {least}")

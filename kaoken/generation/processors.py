@@ -63,7 +63,7 @@ def no_early_end(
     if len(tokens) >= least:
         return scores
     scores = scores.copy()
-    scores[list(ends)] = -np.inf
+    scores[[token for token in ends if 0 <= token < len(scores)]] = -np.inf
     return scores
 
 

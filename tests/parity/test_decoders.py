@@ -150,7 +150,7 @@ def test_what_is_refused_leaves_the_context_as_it_was(decoder: CompiledDecoder) 
     decoder.rewind(5)
     with pytest.raises(KaokenError, match=r"holds a value outside 0\.\.511: 512"):
         decoder.prefill([262, 512])
-    with pytest.raises(KaokenError, match="at most 300 tokens, but 5 and 296 more were given"):
+    with pytest.raises(KaokenError, match="at most 300 tokens: it has 5, and 296 more were given"):
         decoder.prefill([262] * 296)
     assert len(decoder) == 5
     np.testing.assert_array_equal(decoder.step(262), after)
@@ -426,6 +426,12 @@ def test_batches(decoder: CompiledDecoder, batched: CompiledDecoder, tmp_path: P
         batched.generate(ONCE, 60, prompt_lookup_num_tokens=7, eos_token_id=[]), alone
     )
     assert batched.generate(PROMPTS[:2], 200, eos_token_id=[], pad_token_id=3).shape == (2, 153)
+    ids = ONCE * 4
+    rows, wanted = (
+        np.concatenate([part.copy() for part in model.all_logits(ids)])
+        for model in (batched, decoder)
+    )
+    np.testing.assert_array_equal(rows, wanted)
     batched.select(1)
     after = batched.begin(ONCE).copy()
     batched.save_state(tmp_path / "a.state")

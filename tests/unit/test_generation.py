@@ -130,7 +130,8 @@ def test_broken_logits() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [
-        ("temperature", 0.0, "temperature is 0.0, but must be above 0"),
+        ("temperature", -1, "temperature is -1, but must be above 0"),
+        ("temperature", "hot", "temperature is 'hot', but must be a number"),
         ("temperature", float("nan"), "temperature is nan, but must be above 0"),
         ("top_k", -1, "top_k is -1, but must be at least 0"),
         ("top_k", 2.5, "top_k is 2.5, but must be a whole number"),
@@ -150,6 +151,19 @@ def test_an_option_out_of_range(option: str, value: Any, text: str) -> None:
     with pytest.raises(KaokenError) as error:
         GenerationOptions.of({}, {option: value})
     assert str(error.value).startswith(text) or text in str(error.value)
+
+
+def test_greedy_needs_no_temperature() -> None:
+    assert GenerationOptions(temperature=0).temperature == 0
+    with pytest.raises(KaokenError, match="temperature is 0, but must be above 0"):
+        GenerationOptions(temperature=0, do_sample=True)
+
+
+def test_end_tokens() -> None:
+    for given, wanted in [(3, (3,)), (np.int64(3), (3,)), (torch.tensor([3, 4]), (3, 4)), ([], ())]:
+        assert GenerationOptions(eos_token_id=given).end_tokens == wanted
+    scores = processors.no_early_end(6, [-1, 5, VOCABULARY], TOKENS, random_logits(0))
+    assert np.flatnonzero(scores == -np.inf).tolist() == [5]
 
 
 def test_recorded_defaults_give_way() -> None:
@@ -185,6 +199,8 @@ def test_seeds_and_stop_strings() -> None:
     assert random_of(5, None).random() == random_of(5, None).random()
     with pytest.raises(KaokenError, match="seed is -1, but must be at least 0"):
         random_of(-1, None)
+    with pytest.raises(KaokenError, match="seed is 'x', but must be a whole number"):
+        random_of("x", None)  # type: ignore[arg-type]
     with pytest.raises(KaokenError, match="a seed or a generator, not both"):
         random_of(1, np.random.default_rng(1))
     with pytest.raises(KaokenError, match="a stop string is empty"):
