@@ -211,20 +211,21 @@ def tokenizer_files(model: Any) -> tuple[Path, ...]:
         return write_tokenizer(path)
     folder = path.parent if path.suffix == ".mlir" else path
     found = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
-    if not found or (folder / "tokenizer.json").is_file() or not _is_causal(path):
+    if not found or (folder / "tokenizer.json").is_file() or not _generates(path):
         return found
     from kaoken.frontend.hugging_face_tokenizer import converted_tokenizer
 
     return (*found, *converted_tokenizer(folder))
 
 
-def _is_causal(path: Path) -> bool:
-    """Whether a path is a Hugging Face folder of a model that continues texts."""
+def _generates(path: Path) -> bool:
+    """Whether a path is a Hugging Face folder of a model that generates text."""
     if not (path / "config.json").is_file():
         return False
     from kaoken.frontend.hugging_face_decoder import is_causal_folder
+    from kaoken.frontend.hugging_face_seq2seq import is_seq2seq_folder
 
-    return is_causal_folder(path)
+    return is_causal_folder(path) or is_seq2seq_folder(path)
 
 
 def _distinct_tensors(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 import time
@@ -62,25 +63,58 @@ class Request:
     """Options of `GenerationOptions`, None where not given."""
 
     def options(self, recorded: Mapping[str, Any]) -> GenerationOptions:
-        """Whoever gives an option of drawing draws; a temperature of 0 is the likeliest token."""
+        """Whoever gives an option of drawing draws; a temperature of 0 is the likeliest token.
+
+        What is asked for comes before what the model records and does not go with it.
+        """
         given = dict(self.sampling)
         if given.get("temperature") == 0:
             given |= {"temperature": None, "do_sample": False}
         elif self.seed is not None or any(given.get(name) is not None for name in _DRAWING):
             given |= {"do_sample": True}
-        return GenerationOptions.of(recorded, given)
+        elif given.get("num_beams") is not None and given["num_beams"] > 1:
+            given |= {"do_sample": False}
+        single = given.get("do_sample") or self.stop or given.get("prompt_lookup_num_tokens")
+        if given.get("num_beams") is None and single:
+            given |= {"num_beams": 1}
+        try:
+            return GenerationOptions.of(recorded, given)
+        except KaokenError as error:
+            raise KaokenError(_with_flags(str(error))) from None
+
+    def check(self) -> None:
+        """Raise KaokenError for what is wrong whatever the model is."""
+        strings_of(self.stop)
+        random_of(self.seed, None)
+        options = self.options({})
+        if options.num_beams == 1:
+            return
+        for flags, is_given in [
+            ("--temperature, --top-k, --top-p, --min-p and --seed", options.do_sample),
+            ("--speculate", options.prompt_lookup_num_tokens > 0),
+            ("--stop", bool(self.stop)),
+        ]:
+            if is_given:
+                raise KaokenError(f"--num-beams does not go with {flags}: leave out one of them")
 
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
+_FLAGS = {"do_sample=False": "--temperature 0", "prompt_lookup_num_tokens": "--speculate"}
+_FLAGS |= {
+    name: f"--{name.replace('_', '-')}" for name in (*_DRAWING, "repetition_penalty", "num_beams")
+}
+
+
+def _with_flags(text: str) -> str:
+    """A sentence about options of `generate`, with the names that the command line has for them."""
+    return re.sub("|".join(_FLAGS), lambda found: _FLAGS[found[0]], text)
 
 
 def run_generate(
     model: Path, request: Request, compiling: CompileOptions, max_tokens: int, as_json: bool
 ) -> None:
     """Print the continuation on stdout as it comes, and the speed on stderr."""
-    request.options({})  # what is out of range is said before the model is compiled
-    strings_of(request.stop)
-    random_of(request.seed, None)
+    request.check()
     decoder = open_decoder(model, compiling, max_tokens)
     if request.prefix_cache is not None and decoder.manifest.get("encoder"):
         raise KaokenError(f"{decoder.name} reads each source anew: leave out --prefix-cache")
@@ -237,6 +271,8 @@ def _compile(
         module = import_model(model, max_tokens=max_tokens)
         if GENERATION not in module.attributes:
             raise KaokenError(f"{model} does not generate text: it is an encoder")
+        if not any(file.name == "tokenizer.json" for file in options.copied_files):
+            raise KaokenError(f"{model} has no tokenizer.json: copy the model's there")
         if all_outputs:
             widen_outputs(module)
         compile_module(module, folder, options, progress)
@@ -268,7 +304,10 @@ def chat_text(folder: Path, prompt: str) -> str:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise KaokenError("chat templates need jinja2: `pip install jinja2`") from None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": time.strftime}
     special = {
         key: value["content"] if isinstance(value, dict) else value
         for key, value in config.items()
@@ -280,6 +319,11 @@ def chat_text(folder: Path, prompt: str) -> str:
         return rendered.render(messages=messages, add_generation_prompt=True, **special)
     except TemplateError as error:
         raise KaokenError(f"{path}: the chat template fails: {error}") from None
+
+
+def _refuse(why: str) -> None:
+    """What chat templates call where they do not like the messages."""
+    raise KaokenError(f"the chat template does not take this: {why}")
 
 
 def _speed(timing: Timing, decoder: CompiledDecoder) -> str:

@@ -193,9 +193,9 @@ def generate(
         int, typer.Option(help="Guess up to so many tokens at a time from the text so far, 0 to 7.")
     ] = 0,
     num_beams: Annotated[
-        int,
-        typer.Option(help="Follow so many likely texts, print the best at the end, 1 to 8."),
-    ] = 1,
+        int | None,
+        typer.Option(help="Follow so many likely texts, print the best at the end; 1: one text."),
+    ] = None,
     prefix_cache: Annotated[
         Path | None,
         typer.Option(help="A file that keeps the prompt computed, for prompts that begin alike."),
@@ -240,7 +240,7 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "prompt_lookup_num_tokens": speculate or None,
-        "num_beams": num_beams if num_beams > 1 else None,
+        "num_beams": num_beams,
     }
     request = Request(prompt, chat, stop or (), seed, prefix_cache, sampling)
     compiling = CompileOptions(target, dtype, threads, None, cc, kv=kv)

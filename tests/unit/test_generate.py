@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kaoken.errors import KaokenError
+from kaoken.tools.generate_command import Request, chat_text
 from kaoken.tools.kaoken import main
 
 pytest.importorskip("gguf")
@@ -92,6 +94,31 @@ def test_mistakes(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     text = failure(capsys, "generate", tmp_path / "bert", "-p", PROMPT)
     assert text.endswith("does not generate text: it is an encoder")
     assert "no chat template" in failure(capsys, "generate", story, "-p", PROMPT, "--chat")
+    sizes = transformers.GPT2Config(vocab_size=40, n_positions=24, n_embd=16, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(sizes).save_pretrained(tmp_path / "gpt2")
+    text = failure(capsys, "generate", tmp_path / "gpt2", "-p", PROMPT)
+    assert text.endswith("gpt2 has no tokenizer.json: copy the model's there")
+
+
+def test_what_is_asked_for_comes_before_what_the_model_records() -> None:
+    drawing, beams = {"do_sample": True, "temperature": 0.6}, {"num_beams": 4}
+    assert not Request("", sampling={"num_beams": 3}).options(drawing).do_sample
+    assert Request("").options(drawing).do_sample
+    assert Request("").options(beams).num_beams == 4
+    assert Request("", seed=1).options(beams).num_beams == 1
+    assert Request("", stop=["x"]).options(beams).num_beams == 1
+    assert Request("", sampling={"num_beams": 1}).options(beams).num_beams == 1
+
+
+def test_chat_templates_may_refuse_and_leave_loops(tmp_path: Path) -> None:
+    template = tmp_path / "chat_template.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.content }} {{ strftime_now('%%') }}{% break %}{% endfor %}"
+    )
+    assert chat_text(tmp_path, "Hi") == "Hi %"
+    template.write_text("{{ raise_exception('no users') }}")
+    with pytest.raises(KaokenError, match="the chat template does not take this: no users"):
+        chat_text(tmp_path, "Hi")
 
 
 def test_narrow_caches(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,10 +162,9 @@ def test_sampling_stop_strings_and_their_limits(
     assert answer("--stop", "named", "--stop", "girl n")["text"] == ", there was a little "
     assert answer("--repetition-penalty", "1.5")["text"] != greedy["text"]
     text = failure(capsys, *args, "--top-p", "2")
-    assert "top_p is 2.0, but must be from 0 to 1" in text
-    assert "temperature is -1.0, but must be above 0" in failure(
-        capsys, *args, "--temperature", "-1"
-    )
+    assert "--top-p is 2.0, but must be from 0 to 1" in text
+    text = failure(capsys, *args, "--temperature", "-1")
+    assert "--temperature is -1.0, but must be above 0: for the likeliest tokens say --temp" in text
     assert "a stop string is empty" in failure(capsys, *args, "--stop", "")
     assert "seed is -1" in failure(capsys, *args, "--seed", "-1")
 
@@ -170,7 +196,7 @@ def test_prefix_cache_and_guesses(
     text = failure(capsys, *args, PROMPT, "--prefix-cache", kept)
     assert text.endswith("prompt.state is not a saved state: remove it, and it is made anew")
     text = failure(capsys, *args, PROMPT, "--speculate", "8")
-    assert "prompt_lookup_num_tokens is 8, but must be from 0 to 7" in text
+    assert "--speculate is 8, but must be from 0 to 7" in text
 
 
 def test_beams_and_batches(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,9 +214,10 @@ def test_beams_and_batches(story: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "compile with --batch 3" in failure(
         capsys, "generate", folder, "-p", PROMPT, "--num-beams", "3"
     )
-    assert "leave out one of them" in failure(
-        capsys, "generate", folder, *args, "--temperature", "2"
-    )
+    for flag, value in (("--seed", "2"), ("--stop", "x"), ("--speculate", "2")):
+        text = failure(capsys, "generate", folder, *args, flag, value)
+        assert text.endswith(": leave out one of them")
+        assert flag in text
     text = failure(capsys, "compile", story, "-o", tmp_path / "n", "--batch", "9")
     assert "batch is 9, but must be from 1 to 8" in text
 
