@@ -20,7 +20,7 @@ known, or whose inputs do not fill 32-bit lanes, stay as they are. With dtype=f3
 With dtype=auto weights stay as they come: those that are `kaoken.dequantize` of codes are
 multiplied as codes, all others as floats. int4, int2, ternary and int1 round those others too, a
 scale for each group of inputs, and embeddings and the layer of logits to eight bits
-(`quantizing/few_bits.py`):
+(`quantizing/few_bits.py`); codes stay what they are, and `kaoken.notes` says so:
 
     %xq = kaoken.quantize_blocks %x {block = 32} : tensor<?x384xf32> -> tensor<?x12x10xi32>
     %y = kaoken.linear %xq, %codes bias %b weight_scale %ws
@@ -177,8 +177,9 @@ def _note(module: ModuleOp, before: dict[str, str], dtype: str) -> None:
         return
     kept = {key: text for key, text in before.items() if key not in stored_weights(module)}
     lost = {key: text for key, text in before.items() if key not in kept}
+    why = f": {dtype} is for weights that come as floats" if dtype in FEW_BITS else ""
     notes = [
-        f"{n} weights stay codes of {text}" for text, n in Counter(kept.values()).most_common()
+        f"{n} weights stay codes of {text}{why}" for text, n in Counter(kept.values()).most_common()
     ]
     if lost:
         to = "f32" if dtype == "auto" else dtype
