@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class CompiledDecoder(CompiledModel):
         self.speculation: Speculation | None = None
         """How guessing went in the last text of `generate` with prompt_lookup_num_tokens."""
 
-    def new_context(self) -> CompiledDecoder:
+    def new_context(self) -> Self:
         return type(self)(self._library, self.threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -263,7 +263,7 @@ class CompiledDecoder(CompiledModel):
         """
         self._check(self._state("load")(self._own.handle, os.fsencode(path)))
 
-    def fork(self) -> CompiledDecoder:
+    def fork(self) -> Self:
         """A new context that holds the same; the two share nothing that changes."""
         other = self.new_context()
         other.take(self)

@@ -141,8 +141,9 @@ def tiny(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_greedy_text_and_logits(tiny: Any) -> None:
-    for source in sources(tiny[1], 1, 7, 65, 70):
-        assert_parity(*tiny, source)
+    mine, model = tiny
+    for source in sources(model, 1, 7, 65, 70):
+        assert_parity(mine, model, source)
 
 
 def test_any_pieces_and_threads_give_equal_bits(tiny: Any) -> None:

@@ -30,7 +30,7 @@ a value one of its probability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -157,7 +157,7 @@ class _Keys:
     """How many keys that is, up to the first that no token sees."""
 
 
-def lower_cached_attention(op: AttentionOp, kernel: Kernel, shared: list[SSAValue]) -> None:
+def lower_cached_attention(op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]) -> None:
     """The kernel that works on parts; `shared` are the caller's buffers of `shared_types`."""
     sizes = _Sizes(op)
     kernel.name = f"cached_attention_{op.heads}x{sizes.size}"
@@ -169,7 +169,7 @@ def lower_cached_attention(op: AttentionOp, kernel: Kernel, shared: list[SSAValu
         p.of_many_tokens()
 
 
-def lower_combine(op: AttentionOp, kernel: Kernel, shared: list[SSAValue]) -> None:
+def lower_combine(op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]) -> None:
     """The kernel that puts together the parts of few tokens."""
     sizes = _Sizes(op)
     kernel.name = f"combine_parts_{op.heads}x{sizes.size}"
@@ -192,18 +192,18 @@ def lower_combine(op: AttentionOp, kernel: Kernel, shared: list[SSAValue]) -> No
 class _Base:
     """What both kernels have: sizes, the memory of parts, and how these are put together."""
 
-    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: list[SSAValue]):
+    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]):
         self.sizes, self.op, self.n = sizes, op, kernel
         _, queries, _ = kernel.shape(op.query)
         self.queries = kernel.size("queries", queries)
         self.keys_read = kernel.size("keys_read", kernel.shape(op.key)[1])
-        buffers = [
+        sums, tops, totals = [
             kernel.buffer(name, op.result, tuple(map(Dim.of, shape)), buffer, f32)
             for name, shape, buffer in zip(
                 ("sums", "tops", "totals"), sizes.shared_shapes(), shared, strict=True
             )
         ]
-        self.shared = _Partial(*buffers)
+        self.shared = _Partial(sums, tops, totals)
         self.y = _by_heads(kernel, "y", op.result, sizes.value_size)
 
     def is_few(self) -> SSAValue:
@@ -286,7 +286,7 @@ class _Base:
 class _Parts(_Base):
     """The kernel that works on parts."""
 
-    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: list[SSAValue]):
+    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]):
         super().__init__(sizes, op, kernel, shared)
         read_keys, read_values = op.key.owner, op.value.owner
         assert isinstance(read_keys, CacheReadOp)
