@@ -15,14 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kaoken.dialect.formats import WORD_BYTES, Format
+from kaoken.dialect.nn import BLOCK_EXTRA
+from kaoken.dialect.quant import LEAST_SCALE, LIMIT
 from kaoken.errors import KaokenError
-
-LIMIT = 127
-"""The largest magnitude of a quantised input."""
-LEAST_SCALE = 1e-30
-"""The scale of a block of zeros."""
-EXTRA_WORDS = 2
-"""The words of a block of inputs after its numbers: the scale (f32) and the sum (i32)."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +108,8 @@ def quantize_blocks(x: np.ndarray, block: int) -> np.ndarray:
     scale = np.maximum(largest * np.float32(1 / LIMIT), np.float32(LEAST_SCALE))
     inverse = np.float32(1) / scale
     steps = np.clip(np.rint(blocks * inverse[..., None]), -LIMIT - 1, LIMIT)
-    words = np.empty((*blocks.shape[:-1], block // WORD_BYTES + EXTRA_WORDS), np.int32)
-    words[..., :-EXTRA_WORDS] = steps.astype(np.int8).view(np.int32)
+    words = np.empty((*blocks.shape[:-1], block // WORD_BYTES + BLOCK_EXTRA), np.int32)
+    words[..., :-BLOCK_EXTRA] = steps.astype(np.int8).view(np.int32)
     words[..., -2] = scale.view(np.int32)
     words[..., -1] = steps.sum(-1).astype(np.int32)
     return words
@@ -134,8 +129,8 @@ def multiply(
     each step on it is rounded to float32: `(sum * scale + minimum * sum of inputs) * input scale`.
     """
     groups = blocks.shape[-2]
-    block = (blocks.shape[-1] - EXTRA_WORDS) * WORD_BYTES
-    steps = np.ascontiguousarray(blocks[..., :-EXTRA_WORDS]).view(np.int8).astype(np.float64)
+    block = (blocks.shape[-1] - BLOCK_EXTRA) * WORD_BYTES
+    steps = np.ascontiguousarray(blocks[..., :-BLOCK_EXTRA]).view(np.int8).astype(np.float64)
     padded = np.zeros((len(codes), groups * block), np.float64)
     padded[:, : codes.shape[1]] = codes
     input_scale = np.ascontiguousarray(blocks[..., -2]).view(np.float32)
