@@ -180,6 +180,11 @@ def test_compiled_code_equals_numpy(target: str, tmp_path: Path):
         expected = run_module(kept, [x])
         for found, wanted in zip(run_stage(model, [x]), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
+    clean = run_stage(model, [x])
+    x[3, 50], x[4, 128] = np.nan, np.inf
+    for found, wanted in zip(run_stage(model, [x]), clean, strict=True):
+        assert not np.isfinite(found[3:5]).any()
+        np.testing.assert_array_equal(found[5:], wanted[5:])
 
 
 def test_gguf_blocks_are_what_gguf_reads():

@@ -14,8 +14,8 @@ Blocks of a row go the same way, one after the other, and sum up what they store
 
 parallel m: parallel g:
   reduce h: largest = max(largest, |x[m, g * 32 + h]|)
-  y[m, g, scale] = largest / 127
   reduce h: y[m, g, h] = round(x[m, g * 32 + h] * (1 / scale)), sum += y[m, g, h]
+  y[m, g, scale] = largest / 127 + 0 * sum          # NaN where the block has one
   y[m, g, sum] = sum
 """
 
@@ -130,7 +130,6 @@ def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:
         largest = kernel.fold("h", size, kernel.constant(0.0, f32), larger)
         scale = kernel.insert(arith.MulfOp(largest, kernel.constant(1 / LIMIT, f32)))
         scale = kernel.insert(arith.MaximumfOp(scale, kernel.constant(LEAST_SCALE, f32)))
-        kernel.store(scale, scales, m, g, at)
         inverse = kernel.insert(arith.DivfOp(kernel.constant(1.0, f32), scale))
 
         def round_one(h: SSAValue, acc: SSAValue) -> SSAValue:
@@ -140,6 +139,9 @@ def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:
             return kernel.insert(arith.AddfOp(acc, steps))
 
         total = kernel.fold("h", size, kernel.constant(0.0, f32), round_one)
+        # A maximum may pass over NaN, a sum does not.
+        marked = kernel.insert(math.FmaOp(total, kernel.constant(0.0, f32), scale))
+        kernel.store(marked, scales, m, g, at)
         kernel.store(kernel.insert(ConvertOp(total, i32)), sums, m, g, at + 1)
         if size < block:
             with kernel.parallel("h", block - size) as h:

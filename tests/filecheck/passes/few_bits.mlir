@@ -22,10 +22,11 @@
 // CHECK:         affine.for %h = 0 to 32 iter_args
 // CHECK:         arith.mulf
 // CHECK:         %[[scale:.*]] = arith.maximumf
-// CHECK:         memref.store %[[scale]], %scale[%{{.*}}, %g, %{{.*}}]
-// CHECK:         affine.for %{{.*}} = 0 to 32 iter_args
+// CHECK:         %[[sum:.*]] = affine.for %{{.*}} = 0 to 32 iter_args
 // CHECK:           math.roundeven
 // CHECK-NEXT:      kaoken_loop.convert %{{.*}} : f32 to i8
+// CHECK:         %[[marked:.*]] = math.fma %[[sum]], %{{.*}}, %[[scale]]
+// CHECK:         memref.store %[[marked]], %scale[%{{.*}}, %g, %{{.*}}]
 // CHECK:         memref.store %{{.*}}, %sum[%{{.*}}, %g, %{{.*}}]
 // CHECK:       affine.for %{{.*}} = 0 to 8 iter_args
 // CHECK:       affine.for %{{.*}} = 0 to 24
