@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xdsl.dialects.builtin import ArrayAttr, BoolAttr, DictionaryAttr, FloatAttr, f64
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    BoolAttr,
+    DictionaryAttr,
+    FloatAttr,
+    StringAttr,
+    f64,
+)
 from xdsl.ir import Attribute
 
 from kaoken.dialect.nn import int_attr
@@ -29,11 +36,30 @@ RECORDED = (
     "repetition_penalty",
     "max_new_tokens",
     "max_length",
+    "min_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
     "num_beams",
     "length_penalty",
+    "early_stopping",
     "pad_token_id",
 )
 """What a package remembers of a generation_config, besides the end tokens."""
+
+_UNKNOWN = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "diversity_penalty",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+    "guidance_scale",
+    "sequence_bias",
+    "suppress_tokens",
+    "typical_p",
+)
+"""What changes which tokens transformers chooses, and kaoken has not."""
+_NEUTRAL = (None, 0, 1, [], {})
 
 _GGUF = {
     "temp": "temperature",
@@ -70,6 +96,16 @@ def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
     ends = own.get("eos_token_id", config.get("eos_token_id"))
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     return tuple(dict.fromkeys(map(int, ends))), _recorded(own)
+
+
+def note_of_folder(folder: Path) -> dict[str, Attribute]:
+    """`kaoken.notes` that names what the folder asks of `generate` and kaoken has not."""
+    own = _read(folder / "generation_config.json")
+    unknown = [name for name in _UNKNOWN if own.get(name) not in _NEUTRAL]
+    if not unknown:
+        return {}
+    text = f"generation_config.json: {', '.join(unknown)} are not followed"
+    return {"kaoken.notes": ArrayAttr([StringAttr(text)])}
 
 
 def of_gguf(get: Callable[[str], Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.dialect.generation import GENERATION
 from kaoken.errors import KaokenError
-from kaoken.frontend.generation_config import generation_attribute, of_folder
+from kaoken.frontend.generation_config import generation_attribute, note_of_folder, of_folder
 from kaoken.frontend.hugging_face import (
     folder_head,
     load_folder_model,
@@ -62,6 +62,7 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
     ends, defaults = of_folder(path)
     ends = ends or _end_tokens(model)
     module.attributes[GENERATION] = generation_attribute(capacity, ends, defaults)
+    module.attributes |= note_of_folder(path)
     try:
         add_caches(module)
     except KaokenError as error:

@@ -20,7 +20,7 @@ from kaoken.backend.interface import ENCODER
 from kaoken.dialect.generation import ENCODE, GENERATION, SOURCE
 from kaoken.dialect.nn import WeightOp, int_attr
 from kaoken.errors import KaokenError
-from kaoken.frontend.generation_config import generation_attribute, of_folder
+from kaoken.frontend.generation_config import generation_attribute, note_of_folder, of_folder
 from kaoken.frontend.hugging_face import (
     folder_head,
     load_folder_model,
@@ -65,6 +65,7 @@ def import_seq2seq_folder(path: str | Path, max_tokens: int, name: str | None = 
     ends, defaults = of_folder(path)
     ends = ends or _tokens_of(model, "eos_token_id")
     module.attributes[GENERATION] = generation_attribute(size, ends, defaults)
+    module.attributes |= note_of_folder(path)
     return module
 
 

@@ -32,6 +32,10 @@ class GenerationOptions:
     max_length: int | None = None
     min_new_tokens: int = 0
     """So many tokens come before the text may end."""
+    min_length: int = 0
+    """The same, but with the prompt's tokens; `min_new_tokens` comes before it."""
+    no_repeat_ngram_size: int = 0
+    """So many tokens never come a second time in the same order; 0: they may."""
     do_sample: bool = False
     """Draw tokens; otherwise always take the likeliest."""
     temperature: float = 1.0
@@ -73,7 +77,8 @@ class GenerationOptions:
         for name in ("max_new_tokens", "max_length"):
             if (value := getattr(self, name)) is not None:
                 at_least(name, value, 1)
-        at_least("min_new_tokens", self.min_new_tokens, 0)
+        for name in ("min_new_tokens", "min_length", "no_repeat_ngram_size"):
+            at_least(name, getattr(self, name), 0)
         _whole("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens)
         _in_range("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 0, MOST_GUESSES)
 

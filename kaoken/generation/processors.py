@@ -26,8 +26,11 @@ def of_options(
     found: list[Processor] = []
     if options.repetition_penalty != 1.0:
         found.append(partial(repetition_penalty, options.repetition_penalty))
-    if options.min_new_tokens and end_tokens:
-        found.append(partial(no_early_end, prompt + options.min_new_tokens, end_tokens))
+    if options.no_repeat_ngram_size:
+        found.append(partial(no_repeated_ngram, options.no_repeat_ngram_size))
+    least = prompt + options.min_new_tokens if options.min_new_tokens else options.min_length
+    if least > prompt and end_tokens:
+        found.append(partial(no_early_end, least, end_tokens))
     return found
 
 
@@ -53,6 +56,18 @@ def repetition_penalty(penalty: float, tokens: Sequence[int], scores: np.ndarray
     seen = seen[seen < len(scores)]
     old, scores = scores[seen], scores.copy()
     scores[seen] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
+    return scores
+
+
+def no_repeated_ngram(size: int, tokens: Sequence[int], scores: np.ndarray) -> np.ndarray:
+    """No token that would make the last `size` tokens what has come before."""
+    if len(tokens) < size:
+        return scores
+    ids = np.asarray(tokens, np.int64)
+    ngrams = np.lib.stride_tricks.sliding_window_view(ids, size)
+    again = (ngrams[:, :-1] == ids[len(ids) - size + 1 :]).all(1)
+    scores = scores.copy()
+    scores[ngrams[again, -1]] = -np.inf
     return scores
 
 

@@ -73,6 +73,28 @@ def test_processors_are_those_of_transformers(case: int) -> None:
         np.testing.assert_array_equal(scores, before)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_no_ngram_comes_again(size: int) -> None:
+    tokens = [3, 5, 7, 3, 5, 8, 3, 5]
+    theirs = hf.NoRepeatNGramLogitsProcessor(size)
+    for length in range(1, len(tokens) + 1):
+        scores = random_logits(length)
+        wanted = theirs(torch.tensor([tokens[:length]]), torch.from_numpy(scores.copy())[None])
+        found = processors.no_repeated_ngram(size, tokens[:length], scores)
+        np.testing.assert_array_equal(found, wanted[0].numpy())
+
+
+def test_the_least_length_counts_the_prompt() -> None:
+    for least, more, tokens, ends in [
+        (6, {}, 5, 0),
+        (6, {}, 6, 1),
+        (9, {"min_new_tokens": 2}, 5, 1),
+    ]:
+        options = GenerationOptions(min_length=least, **more)
+        scores = Choice(options, 3, [7]).scores([1] * tokens, random_logits(0))
+        assert (scores[7] > -np.inf) == bool(ends)
+
+
 @pytest.mark.parametrize("num_beams", [1, 2])
 def test_the_order_is_that_of_transformers(num_beams: int) -> None:
     """All of them together, built from the options as `generate` of transformers builds them."""
@@ -83,6 +105,7 @@ def test_the_order_is_that_of_transformers(num_beams: int) -> None:
         "top_p": 0.9,
         "min_p": 0.02,
         "repetition_penalty": 1.2,
+        "no_repeat_ngram_size": 1,
         "min_new_tokens": 9,
         "num_beams": num_beams,
         "eos_token_id": [17, 4],
@@ -252,7 +275,12 @@ def test_half_a_character_at_the_end_is_left_out(byte_tokenizer: Any) -> None:
 
 
 def test_what_a_folder_says(tmp_path: Path) -> None:
-    from kaoken.frontend.generation_config import generation_attribute, of_folder, of_gguf
+    from kaoken.frontend.generation_config import (
+        generation_attribute,
+        note_of_folder,
+        of_folder,
+        of_gguf,
+    )
 
     (tmp_path / "config.json").write_text('{"eos_token_id": 2}')
     assert of_folder(tmp_path) == ((2,), {})
@@ -262,6 +290,15 @@ def test_what_a_folder_says(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(KaokenError, match="cannot be read as JSON"):
         of_folder(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"bad_words_ids": [[3]], "typical_p": 1.0}')
+    (note,) = note_of_folder(tmp_path).values()
+    assert str(note) == '["generation_config.json: bad_words_ids are not followed"]'
+    (tmp_path / "generation_config.json").write_text(
+        '{"early_stopping": true, "min_length": 56, "no_repeat_ngram_size": 3}'
+    )
+    kept = {"min_length": 56, "no_repeat_ngram_size": 3, "early_stopping": True}
+    assert of_folder(tmp_path) == ((2,), kept)
+    assert note_of_folder(tmp_path) == {}
     assert of_gguf({"general.sampling.temp": 0.5}.get) == {"do_sample": True, "temperature": 0.5}
     assert of_gguf({}.get) == {}
     attribute = generation_attribute(8, [2], {"do_sample": True, "top_k": 3, "top_p": 0.5})
