@@ -33,16 +33,18 @@ class Request:
 
 def run_eval(model: Path, request: Request, options: CompileOptions, as_json: bool) -> None:
     """Print the perplexity and, beside a reference, the divergence from it. Raises KaokenError."""
+    from kaoken.backend.loader import is_package
+
     text = read_text(request.text)
     if request.against is not None and not request.against.exists():
         raise KaokenError(f"there is no file or folder {request.against}")
     decoder = open_decoder(model, options, request.window, all_outputs=True)
-    plain = replace(options, dtype="f32")
-    reference = (
-        None
-        if request.against is None
-        else open_decoder(request.against, plain, request.window, all_outputs=True)
-    )
+    reference = None
+    if request.against is not None:
+        compiled = is_package(request.against)
+        plain = CompileOptions(threads=options.threads)
+        plain = plain if compiled else replace(options, dtype="f32", kv="f32")
+        reference = open_decoder(request.against, plain, request.window, all_outputs=True)
     figures = measure(decoder, text, request, reference)
     if as_json:
         print_json(figures)

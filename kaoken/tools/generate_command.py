@@ -225,11 +225,20 @@ def open_decoder(
     if not model.exists():
         raise KaokenError(f"there is no file or folder {model}")
     if model.is_dir() and not (model / "config.json").exists():
+        _check_unused(model, options)
         return load_decoder(model, options.threads)
     folder = _cached(model, options, max_tokens, all_outputs)
     if not is_package(folder):
         _compile(model, folder, options, max_tokens, all_outputs)
     return load_decoder(folder, options.threads)
+
+
+def _check_unused(package: Path, options: CompileOptions) -> None:
+    """Raise KaokenError for what is asked of a model that is compiled otherwise."""
+    plain = CompileOptions()
+    for name in ("dtype", "kv", "target"):
+        if getattr(options, name) != getattr(plain, name):
+            raise KaokenError(f"{package} is compiled already: give --{name} to `kaoken compile`")
 
 
 def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool) -> Path:

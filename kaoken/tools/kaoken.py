@@ -266,6 +266,7 @@ def evaluate(
     target: Target = "native",
     threads: Threads = 1,
     dtype: Dtype = "auto",
+    kv: Kv = "f32",
     cc: CC = None,
     as_json: Json = False,
 ) -> None:
@@ -284,7 +285,7 @@ def evaluate(
     from kaoken.compiler import CompileOptions
     from kaoken.tools.eval_command import Request, run_eval
 
-    options = CompileOptions(target, dtype, threads, None, cc)
+    options = CompileOptions(target, dtype, threads, None, cc, kv=kv)
     run_eval(model, Request(text, tokens, window, against), options, as_json)
 
 

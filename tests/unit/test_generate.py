@@ -73,6 +73,9 @@ def test_folder_and_json(story: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     answer = json.loads(capsys.readouterr().out)
     assert answer["text"].startswith(STORY)
     assert (answer["prompt_tokens"], answer["new_tokens"]) == (5, 20)
+    for flag, value in (("--dtype", "int8"), ("--kv", "int8"), ("--target", "generic")):
+        text = failure(capsys, "generate", tmp_path / "m", "-p", PROMPT, flag, value)
+        assert text.endswith(f"m is compiled already: give {flag} to `kaoken compile`")
     prompt = PROMPT * 9
     text = failure(capsys, "generate", tmp_path / "m", "-p", prompt)
     assert "the context holds at most 24 tokens" in text
