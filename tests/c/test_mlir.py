@@ -22,10 +22,10 @@ from kaoken.backend.machine import TargetMachine, cpu_flags
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
 from kaoken.weights import attach_store, store_of
+from tests.available import missing
 from tests.c.stages import compile_stage, run_stage
 from tests.c.test_stages import ATTENTION, LINEAR
 from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs
-from tests.parity.parity import missing
 
 TOOLS = ("mlir-opt-19", "mlir-opt", "iree-opt")
 UPSTREAM = {"affine", "arith", "func", "math", "memref", "scf", "vector"}

@@ -1,24 +1,15 @@
-"""What parity tests share: attention masks, optional parts of a test machine, and comparison."""
+"""What parity tests share: attention masks and comparison."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-import pytest
 
 TOLERANCE = 1e-5
 MASK_KINDS = ("none", "prefix", "suffix", "scattered", "mixed")
 """Which keys are attended to: all; the first some; the last some; any; each row its own kind."""
-
-
-def missing(what: str) -> NoReturn:
-    """Skip the test for want of `what`; in CI, where everything is to be had, fail."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must have {what}")
-    pytest.skip(f"there is no {what} here")
 
 
 def attention_mask(kind: str, batch: int, tokens: int, seed: int = 0) -> np.ndarray:

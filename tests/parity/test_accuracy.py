@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kaoken
-from tests.parity.parity import missing
+from tests.available import missing
 
 torch = pytest.importorskip("torch")
 COUNT, BATCH = 200, 8

@@ -17,7 +17,7 @@ import pytest
 import kaoken
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.errors import KaokenError
-from tests.parity.parity import missing
+from tests.available import STORIES, missing, needs_stories
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("gguf")
@@ -25,7 +25,7 @@ transformers = pytest.importorskip("transformers")
 
 from kaoken.bench.decoder_models import from_gguf  # noqa: E402
 from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
-from tests.unit.test_gguf import GEMMA3, SIZES, STORIES, needs_stories  # noqa: E402
+from tests.unit.test_gguf import GEMMA3, SIZES  # noqa: E402
 
 TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit."""

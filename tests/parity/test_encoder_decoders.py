@@ -14,7 +14,7 @@ import pytest
 import kaoken
 from kaoken.compiled_encoder_decoder import CompiledEncoderDecoder
 from kaoken.errors import KaokenError
-from tests.parity.parity import missing
+from tests.available import missing
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -13,12 +13,12 @@ from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.dialect.reference import run_module
 from kaoken.frontend.hugging_face_decoder import import_decoder_folder
 from kaoken.tools.verify_decoder import decoder_logits
+from tests.available import STORIES, needs_stories
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tests.parity.test_decoders import ONCE, all_logits, assert_greedy_parity  # noqa: E402
-from tests.unit.test_gguf import STORIES, needs_stories  # noqa: E402
 
 VOCABULARY = 97
 SIZES = {

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import kaoken
-from tests.parity.parity import MASK_KINDS, assert_encoder_parity, attention_mask, missing
+from tests.available import missing
+from tests.parity.parity import MASK_KINDS, assert_encoder_parity, attention_mask
 
 pytest.importorskip("torch")
 

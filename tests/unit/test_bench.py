@@ -27,6 +27,7 @@ from kaoken.errors import KaokenError
 from kaoken.profile import OpTime
 from kaoken.tools.bench_command import parse_threads
 from kaoken.tools.kaoken import main
+from tests.available import needs
 
 QUICK = Settings(rounds=1, seconds=0.01, calls=5, ops=True)
 MLIR = """
@@ -431,7 +432,7 @@ def test_work_of_decoders() -> None:
     assert limits.bound("int4", 1e6, 10, "file", 4096) == 1.0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs gguf")
+@needs(importlib.util.find_spec("gguf"), "gguf")
 def test_a_small_decoder_is_timed(tmp_path: Path) -> None:
     from kaoken.bench.decoder_models import from_gguf, sizes_of
     from tests.unit.gguf_files import random_model, write_gguf

@@ -15,6 +15,7 @@ from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.errors import KaokenError
 from kaoken.evaluation import evaluate, log_softmax, windows_of
 from kaoken.tools.kaoken import main
+from tests.available import STORIES, needs_stories
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -22,7 +23,6 @@ pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")
 
 from tests.unit.gguf_files import write_gguf  # noqa: E402
-from tests.unit.test_gguf import STORIES, needs_stories  # noqa: E402
 
 pytestmark = needs_stories
 TEXT = "Once upon a time, there was a little girl named Lily. She loved to play outside. " * 4

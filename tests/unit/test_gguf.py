@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.frontend.gguf import KEPT, GgufFile, import_gguf
 from kaoken.frontend.gguf_tokenizer import write_tokenizer
+from tests.available import STORIES, needs_stories
 
 gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
@@ -24,10 +24,6 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
 
-STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260k"
-needs_stories = pytest.mark.skipif(
-    not STORIES.is_dir() and os.environ.get("CI") != "true", reason=f"needs {STORIES}"
-)
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 44,

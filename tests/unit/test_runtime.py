@@ -17,6 +17,7 @@ from kaoken.backend.targets import all_targets
 from kaoken.backend.toolchain import RUNTIME, find_compiler, run_compiler
 from kaoken.compiled_model import CompiledModel
 from kaoken.errors import KaokenError
+from tests.available import needs
 from tests.unit.tiny_model import MAX_TOKENS, Broken, expected, inputs, write_tiny
 
 
@@ -199,7 +200,7 @@ def test_package_builds_with_cmake_or_by_hand(folder: Path, tmp_path: Path) -> N
     assert bad.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+@needs(shutil.which("cmake"), "cmake")
 def test_cmake(folder: Path, tmp_path: Path) -> None:
     subprocess.run(["cmake", "-S", folder, "-B", tmp_path], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", tmp_path], check=True, capture_output=True)
