@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaoken.backend.cache import cache_directory, compiler_version, content_key
+from kaoken.choices import ACTIVATIONS, DTYPES, KV_TYPES, MATHS
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 """Told the name of each stage when it begins."""
 
-DTYPES = ("auto", "f32", "bf16", "int8", "int4", "int2", "ternary", "int1")
-ACTIVATIONS = ("dynamic", "static")
-MATHS = ("exact", "quake1", "quake2")
-KV_TYPES = ("f32", "bf16", "int8")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -56,6 +56,7 @@ from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
+from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS
 from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to, sole_owner
@@ -77,9 +78,6 @@ from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
 
-FEW_BITS = ("int4", "int2", "ternary", "int1")
-DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS)
-ACTIVATIONS = ("dynamic", "static")
 _GROUP = {"bf16": 2, "int8": 4}
 
 
