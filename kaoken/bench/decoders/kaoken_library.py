@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kaoken.bench.peer import Arrived, Generating, Job, Peer
-from kaoken.compiler import DTYPES
+from kaoken.bench.peers.kaoken_library import WEIGHTS_MAPPING
 
 
 def build(job: Job, folder: Path, dtype: str) -> None:
@@ -46,16 +45,14 @@ def open_(job: Job, folder: Path) -> Generating:
     return Generating(generate, logits)
 
 
-_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int4"}
 PEERS = tuple(
     Peer(
         f"kaoken_{precision}",
         precision,
         partial(build, dtype=dtype),
         open_,
-        mapping="huge" if os.environ.get("KAOKEN_WEIGHTS") == "copied" else "file",
+        mapping=WEIGHTS_MAPPING,
         rebuilt=True,
     )
-    for dtype, precision in _PRECISIONS.items()
-    if dtype in DTYPES
+    for precision, dtype in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "int8"), ("int4", "int4"))
 )

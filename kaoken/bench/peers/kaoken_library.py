@@ -54,13 +54,15 @@ def first_array(result: Any) -> np.ndarray:
     return result.astype(np.float32)
 
 
+WEIGHTS_MAPPING = "huge" if os.environ.get("KAOKEN_WEIGHTS") == "copied" else "file"
+"""How the runtime holds weights."""
 PEERS = tuple(
     Peer(
         f"kaoken_{name}",
         name,
         partial(build, dtype=dtype),
         open_,
-        mapping="huge" if os.environ.get("KAOKEN_WEIGHTS") == "copied" else "file",
+        mapping=WEIGHTS_MAPPING,
         rebuilt=True,
         profile=partial(profile, dtype=dtype),
     )
