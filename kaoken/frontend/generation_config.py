@@ -19,11 +19,13 @@ from xdsl.dialects.builtin import (
     BoolAttr,
     DictionaryAttr,
     FloatAttr,
+    ModuleOp,
     StringAttr,
     f64,
 )
 from xdsl.ir import Attribute
 
+from kaoken.dialect.generation import GENERATION
 from kaoken.dialect.nn import int_attr
 from kaoken.errors import KaokenError
 
@@ -87,6 +89,23 @@ def _attribute(value: Any) -> Attribute:
     if isinstance(value, bool):
         return BoolAttr.from_bool(value)
     return int_attr(value) if isinstance(value, int) else FloatAttr(float(value), f64)
+
+
+def record_generation(module: ModuleOp, folder: Path, model: Any, capacity: int) -> None:
+    """Note on the module of a folder's model how it generates; `model` is that of transformers."""
+    ends, defaults = of_folder(folder)
+    ends = ends or tokens_of(model, "eos_token_id")
+    module.attributes[GENERATION] = generation_attribute(capacity, ends, defaults)
+    module.attributes |= note_of_folder(folder)
+
+
+def tokens_of(model: Any, name: str) -> tuple[int, ...]:
+    """A setting of the generation_config, or else of the config: a token, several, or none."""
+    for source in (getattr(model, "generation_config", None), model.config):
+        if (found := getattr(source, name, None)) is not None:
+            return (found,) if isinstance(found, int) else tuple(found)
+    return ()
+
 
 
 def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:

@@ -8,7 +8,7 @@ vectors into one for the sentence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,6 +276,16 @@ def _head_of(folder: Path, kinds: Sequence[str]) -> str:
     if not pooling.get("pooling_mode_mean_tokens"):
         return "none"
     return "sentence" if any("Normalize" in kind for kind in kinds) else "mean-pool"
+
+
+@contextmanager
+def errors_name_model(path: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """What goes wrong inside names the folder and the architecture."""
+    try:
+        yield
+    except KaokenError as error:
+        kind = config["model_type"]
+        raise KaokenError(f"{path} is a {kind!r} model: {error}") from error
 
 
 def name_of_folder(path: Path) -> str:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from xdsl.dialects.builtin import ModuleOp
 
-from kaoken.dialect.generation import GENERATION
 from kaoken.errors import KaokenError
-from kaoken.frontend.generation_config import generation_attribute, note_of_folder, of_folder
+from kaoken.frontend.generation_config import record_generation
 from kaoken.frontend.hugging_face import (
+    errors_name_model,
     folder_head,
     load_folder_model,
     name_of_folder,
@@ -59,15 +59,9 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
         raise KaokenError("a text has a prompt and an answer: max_tokens is at least 2")
     _check_scaling(path, model.config, capacity)
     module = _import(model, name or name_of_folder(path), capacity)
-    ends, defaults = of_folder(path)
-    ends = ends or _end_tokens(model)
-    module.attributes[GENERATION] = generation_attribute(capacity, ends, defaults)
-    module.attributes |= note_of_folder(path)
-    try:
+    record_generation(module, path, model, capacity)
+    with errors_name_model(path, config):
         add_caches(module)
-    except KaokenError as error:
-        kind = config["model_type"]
-        raise KaokenError(f"{path} is a {kind!r} model: {error}") from error
     return module
 
 
@@ -78,16 +72,6 @@ def _import(model: torch.nn.Module, name: str, capacity: int) -> ModuleOp:
     ids = torch.ones((1, min(7, capacity)), dtype=torch.int64)
     inputs = {"input_ids": ids, "use_cache": False}
     return import_module(model, (), inputs, {"input_ids": {1: tokens}, "use_cache": None}, name)
-
-
-def _end_tokens(model: Any) -> tuple[int, ...]:
-    """What transformers takes where the folder's files say nothing: a token, several, or none."""
-    generation = getattr(model, "generation_config", None)
-    for source in (generation, model.config):
-        ends = getattr(source, "eos_token_id", None)
-        if ends is not None:
-            return (ends,) if isinstance(ends, int) else tuple(ends)
-    return ()
 
 
 def _check_scaling(path: Path, config: Any, capacity: int) -> None:

@@ -20,8 +20,13 @@ from kaoken.backend.interface import ENCODER
 from kaoken.dialect.generation import ENCODE, GENERATION, SOURCE
 from kaoken.dialect.nn import WeightOp, int_attr
 from kaoken.errors import KaokenError
-from kaoken.frontend.generation_config import generation_attribute, note_of_folder, of_folder
+from kaoken.frontend.generation_config import (
+    generation_attribute,
+    record_generation,
+    tokens_of,
+)
 from kaoken.frontend.hugging_face import (
+    errors_name_model,
     folder_head,
     load_folder_model,
     name_of_folder,
@@ -57,15 +62,9 @@ def import_seq2seq_folder(path: str | Path, max_tokens: int, name: str | None = 
     size = min(max_tokens, position_limit(model.config))
     if size < 2:
         raise KaokenError("a source and its text have tokens: max_tokens is at least 2")
-    try:
+    with errors_name_model(path, config):
         module = import_seq2seq(model, size, name or name_of_folder(path))
-    except KaokenError as error:
-        kind = config["model_type"]
-        raise KaokenError(f"{path} is a {kind!r} model: {error}") from error
-    ends, defaults = of_folder(path)
-    ends = ends or _tokens_of(model, "eos_token_id")
-    module.attributes[GENERATION] = generation_attribute(size, ends, defaults)
-    module.attributes |= note_of_folder(path)
+    record_generation(module, path, model, size)
     return module
 
 
@@ -84,7 +83,7 @@ def import_seq2seq(model: Any, size: int, name: str) -> ModuleOp:
     add_caches(module)
     _join(module, reading)
     split_encoder(module)
-    module.attributes[GENERATION] = generation_attribute(size, _tokens_of(model, "eos_token_id"))
+    module.attributes[GENERATION] = generation_attribute(size, tokens_of(model, "eos_token_id"))
     module.attributes[ENCODER] = _encoder_attribute(model)
     module.verify()
     return module
@@ -137,19 +136,11 @@ def _memory(array: np.ndarray) -> tuple[Any, ...]:
 
 def _encoder_attribute(model: Any) -> DictionaryAttr:
     """What the text begins with, and which tokens are forced: the model's generation_config."""
-    starts = _tokens_of(model, "decoder_start_token_id") or _tokens_of(model, "bos_token_id")
+    starts = tokens_of(model, "decoder_start_token_id") or tokens_of(model, "bos_token_id")
     if not starts:
         raise KaokenError("its config has no decoder_start_token_id, so no text can begin")
     values: dict[str, Attribute] = {"start_tokens": ArrayAttr([int_attr(starts[0])])}
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
-        if forced := _tokens_of(model, name):
+        if forced := tokens_of(model, name):
             values[name] = int_attr(forced[0])
     return DictionaryAttr(values)
-
-
-def _tokens_of(model: Any, name: str) -> tuple[int, ...]:
-    """A setting of the generation_config, or else of the config: a token, several, or none."""
-    for source in (getattr(model, "generation_config", None), model.config):
-        if (found := getattr(source, name, None)) is not None:
-            return (found,) if isinstance(found, int) else tuple(found)
-    return ()
