@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kaoken.backend import generation_api
+from kaoken.backend import generation_api, generation_states
+from kaoken.backend.generation_session import session, session_bytes
 from kaoken.backend.interface import Entry, Interface, Role, TensorSpec
 from kaoken.backend.names import c_identifier
 from kaoken.dialect.dims import Dim, product
@@ -150,12 +151,12 @@ def source(m: ModelText, code: str, calls: Mapping[str, str]) -> str:
         f" *\n{_describe(m)}\n */\n",
         f'#include "{m.name}.h"\n{runtime}',
         code.strip() + "\n",
-        generation_api.session(m.interface, m.name),
+        session(m.interface, m.name),
         _description(m),
         *(_body(m, name, entry, calls[name]) for name, entry in entries(m.interface).items()),
         _functions(m),
         generation_api.functions(m.interface, m.name),
-        generation_api.states(m.interface, m.name),
+        generation_states.states(m.interface, m.name),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -275,7 +276,7 @@ def _describe(m: ModelText) -> str:
     lines = [f"input   {_tensor_text(t)}" for t in i.inputs]
     lines += [f"output  {_tensor_text(t)}" for t in i.outputs]
     lines += [f"size    {s}: {i.least.get(s, 1)} to {limit}" for s, limit in i.symbols.items()]
-    memory = i.arena_bytes + generation_api.session_bytes(i)
+    memory = i.arena_bytes + session_bytes(i)
     lines.append(f"memory  {memory} bytes a context, {m.weights_bytes} bytes of weights")
     return "\n".join(f" *   {line}" for line in lines)
 
@@ -322,7 +323,7 @@ static const kk_model {m.name}_description = {{
     .features = "{" ".join(m.features)}",
     .weights_digest = "{m.digest}",
     .weights_bytes = {m.weights_bytes}u,
-    .arena_bytes = {i.arena_bytes + generation_api.session_bytes(i)}u,
+    .arena_bytes = {i.arena_bytes + session_bytes(i)}u,
     .max_threads = {m.threads},
     .symbol_count = {len(i.symbols)},
     .symbol_names = {f"{m.name}_symbols" if i.symbols else "NULL"},

@@ -18,47 +18,11 @@ read that first:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from kaoken.backend import generation_batch, generation_encoder, generation_states
+from kaoken.backend.generation_session import batch, outputs, padding, vocabulary
 from kaoken.backend.interface import Interface
 from kaoken.backend.names import c_identifier
 from kaoken.dialect.generation import SOURCE
-
-_ALIGNMENT = 64
-
-
-def session_bytes(i: Interface) -> int:
-    """What the session takes behind the planned arena, in bytes."""
-    if i.generation is None:
-        return 0
-    return _padding(i) + i.generation.batch * _struct_bytes(i)
-
-
-def _struct_bytes(i: Interface) -> int:
-    """A line for the numbers, the tokens, the logits, up to the struct's alignment of 8 bytes."""
-    assert i.generation is not None
-    logits = 4 * _outputs(i) * vocabulary(i)
-    return _ALIGNMENT + 8 * i.generation.capacity + -(-logits // 8) * 8
-
-
-def _batch(i: Interface) -> int:
-    return 1 if i.generation is None else i.generation.batch
-
-
-def _outputs(i: Interface) -> int:
-    """How many rows of logits one call gives at most."""
-    return i.symbols.get("outputs", 1)
-
-
-def _padding(i: Interface) -> int:
-    return -i.arena_bytes % _ALIGNMENT
-
-
-def vocabulary(i: Interface) -> int:
-    """How many logits there are."""
-    size = i.outputs[0].shape[-1].constant
-    assert size is not None
-    return size
 
 
 def header(i: Interface, name: str) -> str:
@@ -72,13 +36,13 @@ def header(i: Interface, name: str) -> str:
 enum {{
     {upper}_CAPACITY = {i.generation.capacity},
     {upper}_VOCABULARY = {vocabulary(i)},
-    {upper}_GUESSES = {_outputs(i)},
+    {upper}_GUESSES = {outputs(i)},
 }};
 
 /* Forgets all tokens. */
 {api} void {name}_reset({name} *model);
 
-{_encoder_header(i, name)}\
+{generation_encoder.header(i, name)}\
 /* Adds tokens behind those seen so far, and computes the logits of what follows them.
  * Returns 0; on failure another number, and the context is as before, without logits. */
 {api} int {name}_prefill({name} *model, const int64_t *tokens, int64_t count);
@@ -116,68 +80,7 @@ enum {{
 /* Guesses `most` tokens that follow the context's and then `token`, from an earlier place with the
  * same last three or two tokens. Returns how many there are: `most` or none. */
 {api} int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int64_t most);
-{_states_header(i, name)}{_batch_header(i, name)}"""
-
-
-def keeps_states(i: Interface) -> bool:
-    """Whether it is known which bytes of the caches belong to how many tokens."""
-    return i.generation is not None and bool(i.generation.caches)
-
-
-def _states_header(i: Interface, name: str) -> str:
-    if not keeps_states(i):
-        return ""
-    api = f"{name.upper()}_API"
-    return f"""
-/* Writes the tokens, what the caches hold of them, and the logits to a file; load reads them again,
- * in any process, into a context of the same build of the model. Both return 0, or another number:
- * a file that does not fit leaves the context as it was. */
-{api} int {name}_save({name} *model, const char *path);
-{api} int {name}_load({name} *model, const char *path);
-
-/* Makes a context hold what another one of the same model holds. */
-{api} void {name}_copy({name} *model, const {name} *from);
-"""
-
-
-def _encoder_header(i: Interface, name: str) -> str:
-    """The declarations of models that read a source text first."""
-    if i.encoder is None:
-        return ""
-    api, upper = f"{name.upper()}_API", name.upper()
-    return f"""\
-enum {{ {upper}_MAX_SOURCE = {i.encoder.max_source} }};
-
-/* Reads the source, 1 to {upper}_MAX_SOURCE tokens, that all text is made from up to the next call
- * of this function, and forgets all other tokens. Returns 0; on failure another number, and the
- * context has no source. */
-{api} int {name}_encode({name} *model, const int64_t *tokens, int64_t count);
-
-/* How many tokens the source has; 0 where there is none. */
-{api} int64_t {name}_source_length(const {name} *model);
-
-"""
-
-
-def session(i: Interface, name: str) -> str:
-    """The struct behind the arena."""
-    if i.generation is None:
-        return ""
-    return f"""\
-/* What a context remembers besides its caches. */
-typedef struct {name}_session {{
-    int64_t length;
-    int64_t rows; /* of logits, behind each of the last tokens up to `end` */
-    int64_t end;
-    int64_t source;
-    int64_t selected; /* of the first one: which sequence all calls are about */
-    char padding[{_ALIGNMENT - 40}];
-    int64_t tokens[{i.generation.capacity}];
-    float logits[{_outputs(i) * vocabulary(i)}];
-}} {name}_session;
-
-_Static_assert(sizeof({name}_session) == {_struct_bytes(i)}, "as planned");
-"""
+{generation_states.header(i, name)}{generation_batch.header(i, name)}"""
 
 
 def functions(i: Interface, name: str) -> str:
@@ -185,10 +88,10 @@ def functions(i: Interface, name: str) -> str:
     if i.generation is None:
         return ""
     upper, session_ = name.upper(), f"{name}_session"
-    piece = i.symbols["tokens" if _batch(i) == 1 else "tokens_0"]
+    piece = i.symbols["tokens" if batch(i) == 1 else "tokens_0"]
     sizes = _sizes(i)
     symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
-    place = f"(char *)context->arena + {i.arena_bytes + _padding(i)}"
+    place = f"(char *)context->arena + {i.arena_bytes + padding(i)}"
     return f"""\
 static {session_} *{name}_sessions(const {name} *model) {{
     const kk_context *context = (const kk_context *)model;
@@ -197,10 +100,10 @@ static {session_} *{name}_sessions(const {name} *model) {{
 
 static {session_} *{name}_session_of(const {name} *model) {{
     {session_} *first = {name}_sessions(model);
-    return first{" + first->selected" if _batch(i) > 1 else ""};
+    return first{" + first->selected" if batch(i) > 1 else ""};
 }}
 
-{_encoder_functions(i, name)}\
+{generation_encoder.functions(i, name)}\
 void {name}_reset({name} *model) {{
     {session_} *session = {name}_session_of(model);
     session->length = session->rows = 0;
@@ -209,11 +112,11 @@ void {name}_reset({name} *model) {{
 /* Adds tokens; logits follow the last `outputs` of them. */
 static int {name}_add({name} *model, const int64_t *tokens, int64_t count, int64_t outputs) {{
     {session_} *session = {name}_session_of(model);
-{_first_session(i, name)}\
+{generation_batch.first_session(i, name)}\
     session->rows = 0;
     if (count < 1)
         return kk_refuse((kk_context *)model, "there are no tokens to add");
-{_source_check(i)}\
+{generation_encoder.source_check(i)}\
     if (count > {upper}_CAPACITY - session->length)
         return kk_refuse((kk_context *)model,
                          "the context holds at most %d tokens: it has %lld, "
@@ -294,263 +197,19 @@ int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int6
     const {session_} *session = {name}_session_of(model);
     return kk_lookup(session->tokens, session->length, token, guesses, most);
 }}
-{_batch_functions(i, name)}"""
-
-
-def _first_session(i: Interface, name: str) -> str:
-    return f"    {name}_session *first = {name}_sessions(model);\n" if _batch(i) > 1 else ""
+{generation_batch.functions(i, name)}"""
 
 
 def _sizes(i: Interface) -> dict[str, str]:
     """The open sizes of a call of `_add`, as C expressions."""
     sizes = {"outputs": "(done + size == count) * outputs", SOURCE: "session->source"}
-    if _batch(i) == 1:
+    if batch(i) == 1:
         return sizes | {"tokens": "size", "past": "session->length + done"}
-    for n in range(_batch(i)):
+    for n in range(batch(i)):
         own = f"(session == first + {n})"
         sizes[f"tokens_{n}"] = f"{own} * size"
         sizes[f"past_{n}"] = f"first[{n}].length + {own} * done"
     return sizes
-
-
-def states(i: Interface, name: str) -> str:
-    """The definitions that keep what a context holds."""
-    if not keeps_states(i) or i.generation is None:
-        return ""
-    session_, upper = f"{name}_session", name.upper()
-    rows = [_cache_row(i.generation.caches_of(n)) for n in range(_batch(i))]
-    count = len(i.generation.caches_of(0))
-    return f"""\
-static const kk_cache {name}_caches[{_batch(i)}][{count}] = {{
-{"".join(rows)}}};
-
-/* What there is to keep; logits where some follow the last token. */
-static kk_state {name}_state_of({name} *model, int with_logits) {{
-    {session_} *session = {name}_session_of(model);
-    const float *logits = {name}_logits(model);
-    return (kk_state){{
-        .caches = {name}_caches[{name}_sessions(model)->selected],
-        .cache_count = {count},
-        .tokens = session->tokens,
-        .logits = logits == NULL ? session->logits : session->logits + (logits - session->logits),
-        .logits_bytes = with_logits ? {upper}_VOCABULARY * (int64_t)sizeof *logits : 0,
-        .length = session->length,
-        .source = session->source,
-        .capacity = {upper}_CAPACITY,
-        .most_source = {i.encoder.max_source if i.encoder else 0},
-    }};
-}}
-
-int {name}_save({name} *model, const char *path) {{
-    kk_state state = {name}_state_of(model, {name}_logits(model) != NULL);
-    return kk_save_state((kk_context *)model, &state, path);
-}}
-
-int {name}_load({name} *model, const char *path) {{
-    {session_} *session = {name}_session_of(model);
-    kk_state state = {name}_state_of(model, 1);
-    state.logits = session->logits;
-    int code = kk_load_state((kk_context *)model, &state, path);
-    if (code != 0 && state.length == session->length)
-        return code;
-    session->length = session->end = state.length;
-    session->source = state.source;
-    session->rows = code == 0 && state.logits_bytes > 0;
-    return code;
-}}
-
-static void {name}_take({name} *model, {session_} *session, const {name} *from,
-    const {session_} *other) {{
-    const float *logits = {name}_logits_of(other);
-    int64_t least = session->length < other->length ? session->length : other->length, common = 0;
-    if (session == other)
-        return;
-{_common_tokens(i)}\
-    session->length = session->end = other->length;
-    session->source = other->source;
-    session->rows = logits != NULL;
-    memcpy(session->tokens, other->tokens, (size_t)other->length * sizeof *other->tokens);
-    if (logits != NULL)
-        memcpy(session->logits, logits, {upper}_VOCABULARY * sizeof *logits);
-    kk_copy_caches(((kk_context *)model)->arena, {name}_caches[session - {name}_sessions(model)],
-                   ((const kk_context *)from)->arena, {name}_caches[other - {name}_sessions(from)],
-                   {count}, common, other->length > other->source ? other->length : other->source);
-}}
-
-void {name}_copy({name} *model, const {name} *from) {{
-    {name}_take(model, {name}_session_of(model), from, {name}_session_of(from));
-}}
-{_batch_states(i, name)}"""
-
-
-def _common_tokens(i: Interface) -> str:
-    """Equal tokens have left equal bits, unless texts are made from different sources."""
-    if i.encoder is not None:
-        return "    (void)least;\n"
-    return """\
-    while (common < least && session->tokens[common] == other->tokens[common])
-        common++;
-"""
-
-
-def _cache_row(parts: Sequence[tuple[int, ...]]) -> str:
-    """The caches of one sequence in C."""
-    lines = "".join(f"        {{{', '.join(map(str, part))}}},\n" for part in parts)
-    return f"    {{\n{lines}    }},\n"
-
-
-def _batch_header(i: Interface, name: str) -> str:
-    """The declarations of models whose contexts hold several sequences."""
-    if _batch(i) == 1:
-        return ""
-    api, upper = f"{name.upper()}_API", name.upper()
-    return f"""
-/* A context holds {upper}_BATCH sequences, each with tokens of its own. */
-enum {{ {upper}_BATCH = {_batch(i)} }};
-
-/* All other functions are about this sequence from now on, at first 0. Returns 0, or another number
- * for one that does not exist. */
-{api} int {name}_select({name} *model, int64_t sequence);
-
-/* Adds one token to each of `count` sequences, all different, in one pass that reads each weight
- * once; select one to see its logits. Returns 0; on failure another number, and these sequences
- * are as before, without logits. */
-{api} int {name}_step_batch({name} *model, const int64_t *sequences, const int64_t *tokens,
-                            int64_t count);
-
-/* Makes a sequence hold what another one of this context holds. */
-{api} int {name}_copy_sequence({name} *model, int64_t to, int64_t from);
-"""
-
-
-def _batch_functions(i: Interface, name: str) -> str:
-    if _batch(i) == 1:
-        return ""
-    upper, session_ = name.upper(), f"{name}_session"
-    sizes = {"outputs": "count"}
-    for n in range(_batch(i)):
-        sizes |= {f"tokens_{n}": f"place[{n}] >= 0", f"past_{n}": f"sessions[{n}].length"}
-    symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
-    return f"""
-static int {name}_check_sequence({name} *model, int64_t sequence) {{
-    if (sequence >= 0 && sequence < {upper}_BATCH)
-        return 0;
-    return kk_refuse((kk_context *)model, "sequence %lld: there are 0 to %d", (long long)sequence,
-                     {upper}_BATCH - 1);
-}}
-
-int {name}_select({name} *model, int64_t sequence) {{
-    int code = {name}_check_sequence(model, sequence);
-    if (code == 0)
-        {name}_sessions(model)->selected = sequence;
-    return code;
-}}
-
-/* Where in `sequences` each sequence is, or -1; 0 unless they are wrong. */
-static int {name}_places({name} *model, const int64_t *sequences, int64_t count, int64_t *place) {{
-    {session_} *sessions = {name}_sessions(model);
-    if (count < 1 || count > {upper}_BATCH)
-        return kk_refuse((kk_context *)model, "a step of %lld sequences: there are %d",
-                         (long long)count, {upper}_BATCH);
-    for (int64_t n = 0; n < {upper}_BATCH; n++)
-        place[n] = -1;
-    for (int64_t k = 0; k < count; k++) {{
-        int code = {name}_check_sequence(model, sequences[k]);
-        if (code != 0)
-            return code;
-        if (place[sequences[k]] >= 0)
-            return kk_refuse((kk_context *)model, "sequence %lld is given twice",
-                             (long long)sequences[k]);
-        if (sessions[sequences[k]].length == {upper}_CAPACITY)
-            return kk_refuse((kk_context *)model,
-                             "the context holds at most %d tokens, and sequence %lld has as many",
-                             {upper}_CAPACITY, (long long)sequences[k]);
-        place[sequences[k]] = k;
-    }}
-    return 0;
-}}
-
-int {name}_step_batch({name} *model, const int64_t *sequences, const int64_t *tokens,
-                      int64_t count) {{
-    {session_} *sessions = {name}_sessions(model), *first = NULL;
-    int64_t place[{upper}_BATCH], given[{upper}_BATCH], row = 0;
-    int code = {name}_places(model, sequences, count, place);
-    if (code != 0)
-        return code;
-    for (int64_t n = 0; n < {upper}_BATCH; n++)
-        if (place[n] >= 0) {{
-            first = first == NULL ? sessions + n : first;
-            sessions[n].rows = 0;
-            given[row++] = tokens[place[n]];
-        }}
-    code = {name}_run(model, given, first->logits, {symbols});
-    row = 0;
-    for (int64_t n = 0; code == 0 && n < {upper}_BATCH; n++)
-        if (place[n] >= 0) {{
-            if (row > 0)
-                memcpy(sessions[n].logits, first->logits + row * {upper}_VOCABULARY,
-                       {upper}_VOCABULARY * sizeof *first->logits);
-            sessions[n].tokens[sessions[n].length++] = given[row++];
-            sessions[n].rows = 1;
-            sessions[n].end = sessions[n].length;
-        }}
-    return code;
-}}
-"""
-
-
-def _batch_states(i: Interface, name: str) -> str:
-    if _batch(i) == 1:
-        return ""
-    return f"""
-int {name}_copy_sequence({name} *model, int64_t to, int64_t from) {{
-    {name}_session *sessions = {name}_sessions(model);
-    int code = {name}_check_sequence(model, to) || {name}_check_sequence(model, from);
-    if (code == 0)
-        {name}_take(model, sessions + to, model, sessions + from);
-    return code;
-}}
-"""
-
-
-def _source_check(i: Interface) -> str:
-    if i.encoder is None:
-        return ""
-    return """\
-    if (session->source == 0)
-        return kk_refuse((kk_context *)model, "there is no source: encode one first");
-"""
-
-
-def _encoder_functions(i: Interface, name: str) -> str:
-    if i.encoder is None:
-        return ""
-    upper, session_ = name.upper(), f"{name}_session"
-    (tokens,) = i.encoder.entry.inputs
-    return f"""\
-int {name}_encode({name} *model, const int64_t *tokens, int64_t count) {{
-    {session_} *session = {name}_session_of(model);
-    session->length = session->rows = session->source = 0;
-    if (count < 1)
-        return kk_refuse((kk_context *)model, "the source has no tokens");
-    if (count > {upper}_MAX_SOURCE)
-        return kk_refuse((kk_context *)model,
-                         "the source has %lld tokens, but {name} was compiled for at most %d",
-                         (long long)count, {upper}_MAX_SOURCE);
-    {name}_encode_call call = {{
-        .context = (kk_context *)model,
-        .{c_identifier(tokens.name)} = tokens,
-        .{SOURCE} = count,
-    }};
-    int code = kk_run(call.context, {name}_encode_body, &call, NULL, INT64_MAX);
-    if (code == 0)
-        session->source = count;
-    return code;
-}}
-
-int64_t {name}_source_length(const {name} *model) {{ return {name}_session_of(model)->source; }}
-
-"""
 
 
 def example(name: str, i: Interface) -> str:
