@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaoken.backend.cache import cache_directory, compiler_version, content_key
+from kaoken.backend.cache import (
+    cached_package,
+    compiler_version,
+    content_key,
+    trim_packages,
+)
 from kaoken.choices import ACTIVATIONS, DTYPES, KV_TYPES, MATHS
 from kaoken.errors import KaokenError
 
@@ -178,6 +183,7 @@ def compile(
     folder = cached_folder(model, options) if out is None else Path(out)
     if out is not None or not is_package(folder):
         compile_module(model, folder, options, progress)
+        trim_packages()
     progress("load")
     return load(folder)
 
@@ -431,7 +437,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
     )
     name = module.attributes.get("kaoken.name")
     stem = name.data if isinstance(name, StringAttr) else "model"
-    return cache_directory("models") / key / stem
+    return cached_package("models", key, stem)
 
 
 def _digest(samples: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """Results of slow steps, kept by the content of what they were made from.
 
 The folder is $KAOKEN_CACHE, else $XDG_CACHE_HOME/kaoken, else ~/.cache/kaoken. It may be deleted
-at any time.
+at any time. Compiled models in it take at most $KAOKEN_CACHE_LIMIT gigabytes, 20 unless that is
+set: those that were not used for longest go first.
 """
 
 from __future__ import annotations
@@ -10,11 +11,19 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from kaoken.errors import KaokenError
+
+PACKAGES = ("models", "decoders")
+"""Kinds of which each result is a whole compiled model."""
+
+_IN_USE = 3600.0
+"""Seconds for which a model is taken to be in use after it was asked for."""
 
 
 def cache_directory(kind: str) -> Path:
@@ -30,6 +39,44 @@ def cache_directory(kind: str) -> Path:
             f"the cache folder {folder} cannot be made: {error.strerror}; set KAOKEN_CACHE"
         ) from None
     return folder
+
+
+def cached_package(kind: str, key: str, name: str) -> Path:
+    """The folder of the compiled model `name`, there or not; it counts as used now."""
+    place = cache_directory(kind) / key
+    place.mkdir(exist_ok=True)
+    os.utime(place)
+    return place / name
+
+
+def trim_packages() -> None:
+    """Delete the models not used for longest, until the rest keep within the limit."""
+    limit = _limit()
+    places = [p for kind in PACKAGES for p in cache_directory(kind).iterdir() if p.is_dir()]
+    last_used = {place: place.stat().st_mtime for place in places}
+    total = 0
+    for place in sorted(places, key=last_used.__getitem__, reverse=True):
+        total += _size(place)
+        if total > limit and time.time() - last_used[place] > _IN_USE:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; those that another process deletes meanwhile count nothing."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
+
+
+def _limit() -> float:
+    """Bytes that compiled models may take; KaokenError when what is asked is not a number."""
+    text = os.environ.get("KAOKEN_CACHE_LIMIT", "20")
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise KaokenError(f"KAOKEN_CACHE_LIMIT is {text!r}: give a number of gigabytes") from None
 
 
 def content_key(parts: Iterable[str | bytes]) -> str:

@@ -220,6 +220,7 @@ def open_decoder(
 
     With `all_outputs` one call of what is compiled can give the logits behind all its tokens.
     """
+    from kaoken.backend.cache import trim_packages
     from kaoken.backend.loader import is_package
 
     if not model.exists():
@@ -230,6 +231,7 @@ def open_decoder(
     folder = _cached(model, options, max_tokens, all_outputs)
     if not is_package(folder):
         _compile(model, folder, options, max_tokens, all_outputs)
+        trim_packages()
     return load_decoder(folder, options.threads)
 
 
@@ -243,7 +245,7 @@ def _check_unused(package: Path, options: CompileOptions) -> None:
 
 def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool) -> Path:
     """Where the package of a model is kept; one whose files change gets another place."""
-    from kaoken.backend.cache import cache_directory, compiler_version, content_key
+    from kaoken.backend.cache import cached_package, compiler_version, content_key
     from kaoken.backend.machine import TargetMachine
     from kaoken.backend.names import c_identifier
     from kaoken.backend.toolchain import find_compiler
@@ -260,7 +262,7 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
             str(find_compiler(options.cc)),
         ]
     )
-    return cache_directory("decoders") / key / c_identifier(model.stem.split(".")[0]).lower()
+    return cached_package("decoders", key, c_identifier(model.stem.split(".")[0]).lower())
 
 
 def _compile(
