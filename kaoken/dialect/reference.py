@@ -335,7 +335,11 @@ class KaokenFunctions(InterpreterFunctions):
     @impl(nn.EmbeddingOp)
     def embedding(self, interpreter: Interpreter, op: nn.EmbeddingOp, args: Arrays) -> Arrays:
         table, indices = args
-        _check_indices(op.indices, indices, len(table))
+        _check_indices(op.indices, indices, op.table_shape[0])
+        if op.format is not None:
+            table = quantized.unpack_codes(table, op.format.data, *op.table_shape)
+        elif op.is_packed:
+            table = unpack_weight(table, *op.table_shape)
         return (table[indices],)
 
     @impl(nn.MeanPoolOp)

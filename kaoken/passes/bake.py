@@ -43,7 +43,7 @@ from kaoken.dialect.tensor import ElementwiseOp
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.embeddings import lift_movement_of_ids
 from kaoken.passes.baking.folding import fold_constants, merge_equal_weights
-from kaoken.passes.baking.panels import pack_panels
+from kaoken.passes.baking.panels import PanelPacker
 from kaoken.passes.baking.scales import fold_attention_scale, fold_factor_after_linear
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.choose_schedule import ChooseSchedulePass
@@ -87,8 +87,11 @@ class BakePass(ModulePass):
             isinstance(o, LinearOp) and o.schedule is None for o in op.walk()
         ):
             ChooseSchedulePass(self.target).apply(ctx, op)
+        packer = PanelPacker(work)
         for block in blocks:
-            pack_panels(block, work)
+            packer.layers(block)
+        for block in blocks:
+            packer.look_ups(block)
         dce(op)
         work.commit()
 

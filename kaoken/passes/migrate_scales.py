@@ -19,7 +19,8 @@ row. s makes them smaller and their weights larger (SmoothQuant, Xiao et al., 20
 s[k] = max |x[k]| ** alpha / max |w[k]| ** (1 - alpha), divided by its geometric mean. The products
 of the layer are the same numbers. Besides norms, 1/s goes into the values of an attention, into
 one factor of a product (SwiGLU) and through a ReLU, where nothing else reads them. All of it is
-folded into weights but the product of the second form.
+folded into weights but the product of the second form. A table that is the layer's weight too stays
+one with it: its rows are those of (%w * %s), times 1/s.
 
 Applied again, s is 1, since its formula gives 1 for what it has changed.
 """
@@ -38,11 +39,20 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import hoist_constants
+from kaoken.analysis.tied import look_ups
 from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, reshape_to
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import AttentionOp, LayerNormOp, LinearOp, RmsNormOp, WeightOp, int_attr
+from kaoken.dialect.nn import (
+    AttentionOp,
+    EmbeddingOp,
+    LayerNormOp,
+    LinearOp,
+    RmsNormOp,
+    WeightOp,
+    int_attr,
+)
 from kaoken.dialect.quant import ObserveOp
 from kaoken.dialect.tensor import ElementwiseOp, SliceOp
 from kaoken.passes.baking.folding import source_key
@@ -131,6 +141,20 @@ def _apply(
         if linear.weight not in products:
             products[linear.weight] = _product(op, linear.weight, up)
         linear.operands[1] = products[linear.weight]
+    function = op.parent_op()
+    assert function is not None
+    for weight, product in products.items():
+        for look_up in look_ups(function, weight):
+            _keep_tied(look_up, product, down)
+
+
+def _keep_tied(op: EmbeddingOp, table: SSAValue, down: SSAValue) -> None:
+    """Rows of the table that the layer has now, times what gives those that it had."""
+    block = op.parent
+    assert block is not None
+    rows = _insert(op, EmbeddingOp.make([table, op.indices]))
+    Rewriter.replace_op(op, [], [_product(op, rows, down)])
+    hoist_constants(block)
 
 
 def _constant(before: Operation, key: str, array: np.ndarray) -> SSAValue:

@@ -26,6 +26,8 @@ scale for each group of inputs, and embeddings and the layer of logits to eight 
     %y = kaoken.linear %xq, %codes bias %b weight_scale %ws
            {format = #kaoken.format<4 bits, group 32, offset 8>} : ...
 
+A table that is such a layer's weight too gives rows of the narrow numbers (`quantizing/tied.py`).
+
 A layer whose result bf16 layers alone read rounds it itself:
 
     %y = kaoken.linear %x, %w {activation = gelu} : ... -> tensor<?x3072xf32>
@@ -77,6 +79,7 @@ from kaoken.passes.baking.scales import fold_attention_scale
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
+from kaoken.passes.quantizing.tied import narrow_tied_tables
 
 _GROUP = {"bf16": 2, "int8": 4}
 
@@ -110,6 +113,9 @@ class QuantizePass(ModulePass):
         work = Workspace(op)
         before = stored_weights(op)
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
+        if self.dtype in _GROUP:
+            layers = [layer for block in blocks for layer in narrow_layers(block, self.dtype)]
+            narrow_tied_tables(op, layers, self.dtype)
         for block in blocks:
             if self.dtype not in ("auto", "f32"):
                 _narrow_products_of_attention(block)

@@ -32,7 +32,7 @@ def lift_movement_of_ids(op: EmbeddingOp) -> Replacement:
     if isinstance(move, IotaOp):
         return _rows(op, move)
     assert isinstance(move, _Movement)
-    inner = EmbeddingOp.make([op.table, move.input])
+    inner = EmbeddingOp.make([op.table, move.input], op.properties)
     if isinstance(move, SliceOp):
         return [inner, like(op, SliceOp, [inner], move.properties)]
     shape = ShapeAttr(shape_of(op.result))
@@ -50,9 +50,8 @@ def _rows(op: EmbeddingOp, iota: IotaOp) -> Replacement:
     """The first rows of the table, where the declared maxima say that there are enough."""
     start = Dim.of(iota.start.value.data)
     stop = start + iota.shape.data[0]
-    rows = shape_of(op.table)[0].constant
     last = _maximum(op, stop)
-    if rows is None or last is None or last > rows or iota.start.value.data < 0:
+    if last is None or last > op.table_shape[0] or iota.start.value.data < 0 or op.is_packed:
         return None
     properties = {"dim": int_attr(0), "range": ShapeAttr((start, stop))}
     return [like(op, SliceOp, [op.table], properties)]

@@ -11,57 +11,99 @@ format become bytes full of codes, [ceil(N / R), words, R, 4], their scales and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Block, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.dialect.base import shaped
-from kaoken.dialect.canonicalization.rules import linear_like
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import MIDDLE, LinearOp, WeightOp, int_attr
+from kaoken.dialect.formats import FormatAttr
+from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp, WeightOp, int_attr
 from kaoken.dtypes import element_type
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.quantized import pack_codes, pack_groups
 
 
-def pack_panels(block: Block, work: Workspace) -> None:
-    """Pack the weight of each linear whose schedule asks for it; each weight once a width."""
-    packed: dict[tuple[Operation, int, int], WeightOp] = {}
-    few_bits: dict[tuple[Operation, int], WeightOp] = {}
-    for op in list(block.ops):
-        if not isinstance(op, LinearOp) or op.is_packed or not (width := panel_width(op)):
-            continue
-        if not isinstance(weight := op.weight.owner, WeightOp):
-            continue
-        if op.format is not None:
-            _pack_few_bits(op, width, few_bits, work)
-            continue
-        zero_point = op.input_zero_point.value.data
-        if (key := (weight, width, zero_point)) not in packed:
-            packed[key] = _packed(*key, work)
-        op.out_features = int_attr(op.n)
-        op.operands[1] = packed[key].result
+@dataclass
+class PanelPacker:
+    """Packs what linear layers and look-ups read, each weight once a width in all of a module."""
 
+    work: Workspace
+    packed: dict[tuple[str, int, int | None], str] = field(default_factory=dict)
+    """Keys of panels, by the weight's key, their width and the zero point of sums of eight bits."""
+    tables: dict[str, tuple[str, FormatAttr | None]] = field(default_factory=dict)
+    """Keys of panels that a row can be looked up in, with what their codes mean."""
+    named: dict[tuple[WeightOp, str], SSAValue] = field(default_factory=dict)
 
-def _pack_few_bits(
-    op: LinearOp, width: int, packed: dict[tuple[Operation, int], WeightOp], work: Workspace
-) -> None:
-    """Codes by words, and a scale (and a minimum) for each group of each column."""
-    assert op.format is not None
-    format_ = op.format.data
-    parts = {"weight": op.weight, "weight_scale": op.weight_scale, "weight_min": op.weight_min}
-    new: dict[str, SSAValue] = {}
-    for name, value in parts.items():
-        if value is None or not isinstance(weight := value.owner, WeightOp):
-            continue
-        if (key := (weight, width)) not in packed:
-            array = work[weight.key.data]
-            is_codes = name == "weight"
-            panels = pack_codes(array, format_, width) if is_codes else pack_groups(array, width)
-            packed[key] = _stored(weight, panels, width, work)
-        new[name] = packed[key].result
-    features = {"out_features": int_attr(op.n)}
-    Rewriter.replace_op(op, linear_like(op, op.result.type, new, features))
+    def layers(self, block: Block) -> None:
+        """Pack the weight of each linear whose schedule asks for it."""
+        for op in list(block.ops):
+            if not isinstance(op, LinearOp) or op.is_packed or not (width := panel_width(op)):
+                continue
+            if not isinstance(op.weight.owner, WeightOp):
+                continue
+            groups = () if op.format is None else (op.weight_scale, op.weight_min)
+            op.out_features = int_attr(op.n)
+            new = {
+                value: self._panels(value.owner, width, op, value is op.weight)
+                for value in (op.weight, *groups)
+                if value is not None and isinstance(value.owner, WeightOp)
+            }
+            for i, value in enumerate(op.operands):
+                op.operands[i] = new.get(value, value)
+
+    def look_ups(self, block: Block) -> None:
+        """Read rows in the panels that layers multiply, so that no second copy is stored.
+
+            %w = kaoken.weight "wte"
+            %x = kaoken.embedding %w, %ids
+            %y = kaoken.linear %h, %w {schedule = #kaoken.schedule<panel(16), ...>}
+        ->
+            %w = kaoken.weight "wte.panels16"
+            %x = kaoken.embedding %w, %ids {rows = 50257, columns = 768}
+            %y = kaoken.linear %h, %w {out_features = 50257, ...}
+        """
+        for op in list(block.ops):
+            if not isinstance(op, EmbeddingOp) or not isinstance(op.table.owner, WeightOp):
+                continue
+            if (found := self.tables.get(op.table.owner.key.data)) is None:
+                continue
+            key, format_ = found
+            rows, columns = map(int_attr, op.table_shape)
+            sizes = {"rows": rows, "columns": columns, "format": format_}
+            panels = self._weight(op.table.owner, key)
+            look_up = EmbeddingOp.make([panels, op.indices], sizes)
+            look_up.attributes.update(op.attributes)
+            look_up.result.name_hint = op.result.name_hint
+            Rewriter.replace_op(op, look_up)
+
+    def _panels(self, weight: WeightOp, width: int, op: LinearOp, is_weight: bool) -> SSAValue:
+        source = weight.key.data
+        zero_point = op.input_zero_point.value.data if is_weight and op.format is None else None
+        if (key := (source, width, zero_point)) not in self.packed:
+            array, format_ = self.work[source], None
+            if zero_point is not None:
+                panels = pack(array, width, zero_point)
+            elif is_weight and op.format is not None:
+                format_, panels = op.format, pack_codes(array, op.format.data, width)
+            else:
+                panels = pack_groups(array, width)
+            self.packed[key] = self.work.add(f"{source}.panels{width}", panels)
+            self.tables.setdefault(source, (self.packed[key], format_))
+        return self._weight(weight, self.packed[key])
+
+    def _weight(self, source: WeightOp, key: str) -> SSAValue:
+        """Panels as a weight, right after the one that they are made of."""
+        if (source, key) not in self.named:
+            panels = self.work[key]
+            shape = tuple(map(Dim.of, panels.shape))
+            op = WeightOp(key, shaped(shape, element_type(panels.dtype)))
+            op.result.name_hint = source.result.name_hint
+            Rewriter.insert_op(op, InsertPoint.after(source))
+            self.named[source, key] = op.result
+        return self.named[source, key]
 
 
 def panel_width(op: LinearOp) -> int | None:
@@ -69,20 +111,6 @@ def panel_width(op: LinearOp) -> int | None:
     directives = op.schedule.all("panel") if op.schedule is not None else []
     width = directives[0].args[0] if directives else None
     return width if isinstance(width, int) else None
-
-
-def _packed(weight: WeightOp, width: int, zero_point: int, work: Workspace) -> WeightOp:
-    return _stored(weight, pack(work[weight.key.data], width, zero_point), width, work)
-
-
-def _stored(weight: WeightOp, panels: np.ndarray, width: int, work: Workspace) -> WeightOp:
-    """Panels as a weight, right after the one that they are made of."""
-    key = work.add(f"{weight.key.data}.panels{width}", panels)
-    shape = tuple(map(Dim.of, panels.shape))
-    op = WeightOp(key, shaped(shape, element_type(panels.dtype)))
-    op.result.name_hint = weight.result.name_hint
-    Rewriter.insert_op(op, InsertPoint.after(weight))
-    return op
 
 
 def pack(weight: np.ndarray, width: int, zero_point: int = MIDDLE) -> np.ndarray:

@@ -15,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
+from kaoken.analysis.tied import is_tied
 from kaoken.analysis.value_shapes import shape_of
 from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import tensor_type
@@ -100,7 +101,8 @@ def scale_columns(columns: Columns, factor: SSAValue) -> None:
 
 
 def _takes_factors(op: LinearOp) -> bool:
-    if op.is_packed or op.weight_scale is not None:
+    """Whether weight and bias may be scaled; a tied weight would then be stored a second time."""
+    if op.is_packed or op.weight_scale is not None or is_tied(op):
         return False
     return has_no_epilogue(op) and _has_constant_weights(op)
 

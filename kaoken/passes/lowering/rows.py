@@ -1,4 +1,4 @@
-"""Nests that work row by row: norms, softmax, embedding, pooling.
+"""Nests that work row by row: norms, softmax, pooling.
 
 parallel m:                     # layer norm
   reduce h: sum += x[m, h]
@@ -13,10 +13,8 @@ from xdsl.dialects.builtin import IndexType, IntegerType, f32, i64
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Norm, Shape
-from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.nn import (
-    EmbeddingOp,
     LayerNormOp,
     LinearOp,
     MeanPoolOp,
@@ -142,26 +140,6 @@ def lower_softmax(op: SoftmaxOp, kernel: Kernel) -> None:
         inverse = kernel.insert(arith.DivfOp(kernel.constant(1.0, f32), total))
         with kernel.parallel("h", count) as h:
             kernel.store(kernel.insert(arith.MulfOp(kernel.load(y, m, h), inverse)), y, m, h)
-
-
-def lower_embedding(op: EmbeddingOp, kernel: Kernel) -> None:
-    vocabulary, width = tensor_type(op.table).get_shape()
-    kernel.name = f"embedding_{vocabulary}x{width}"
-    kernel.comment = f"rows of a table [{vocabulary}][{width}]"
-    rows = product(kernel.shape(op.indices))
-    table = kernel.buffer("table", op.table)
-    ids = kernel.buffer("ids", op.indices, (rows,))
-    y = kernel.buffer("y", op.result, (rows, Dim.of(width)))
-    status = kernel.status()
-    code = kernel.add_error(f"{_name_of(op.indices)} holds a value outside 0..{vocabulary - 1}")
-    with kernel.parallel("m", kernel.size("m", rows)) as m:
-        row = checked_index(kernel, kernel.load(ids, m), vocabulary, status, code)
-        with kernel.parallel("h", width) as h:
-            kernel.store(kernel.load(table, row, h), y, m, h)
-
-
-def _name_of(value: SSAValue) -> str:
-    return value.name_hint or "an index"
 
 
 def checked_index(n: Nest, value: SSAValue, limit: Index, status: SSAValue, code: int) -> SSAValue:

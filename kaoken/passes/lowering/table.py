@@ -8,7 +8,7 @@ from typing import Any
 from xdsl.ir import Operation
 
 from kaoken.dialect import decoder, nn, quant, tensor
-from kaoken.passes.lowering import attention, linear, pointwise, rows
+from kaoken.passes.lowering import attention, embedding, linear, pointwise, rows
 from kaoken.passes.lowering import decoder as decoder_lowering
 from kaoken.passes.lowering import quant as quant_lowering
 from kaoken.passes.lowering.kernel import Kernel
@@ -20,7 +20,7 @@ LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
     nn.LayerNormOp: rows.lower_layer_norm,
     nn.RmsNormOp: rows.lower_layer_norm,
     nn.SoftmaxOp: rows.lower_softmax,
-    nn.EmbeddingOp: rows.lower_embedding,
+    nn.EmbeddingOp: embedding.lower_embedding,
     nn.MeanPoolOp: rows.lower_mean_pool,
     nn.NormalizeOp: rows.lower_normalize,
     decoder.CacheAppendOp: decoder_lowering.lower_cache_append,
