@@ -44,7 +44,7 @@ def tensor_pipeline(
 ) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
     calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
-    given = () if schedule is None else (ApplySchedulePass(str(schedule), machine.name),)
+    given = () if schedule is None else (ApplySchedulePass(str(schedule), machine.text),)
     return (
         CanonicalizePass(),
         FusePass(),
@@ -52,7 +52,7 @@ def tensor_pipeline(
         QuantizePass(dtype=dtype, activations=activations),
         NarrowCachesPass(dtype=kv),
         *given,
-        ChooseSchedulePass(target=machine.name),
+        ChooseSchedulePass(target=machine.text),
         BakePass(),
         OutlinePass(),
     )

@@ -28,6 +28,8 @@ LINE_BYTES = 64
 """Of the cache, on every CPU that there is a target for."""
 
 _GENERIC_LANES = 1
+_SIZE = r"(\d+)([KM]?)"
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class TargetMachine:
 
     @staticmethod
     def parse(text: str) -> TargetMachine:
-        """`generic`, `x86-64-v3`, `x86-64-v4+vnni+bf16` or `native`.
+        """`generic`, `x86-64-v3`, `x86-64-v4+vnni+bf16`, `x86-64-v4+l1=48K+l2=2M` or `native`.
 
         Raises KaokenError, which lists what is known, for another name or feature.
         """
         if text == "native":
             return TargetMachine.native()
-        name, *features = text.split("+")
+        name, *additions = text.split("+")
+        caches = dict(_cache(text, word) for word in additions if "=" in word)
+        features = [word for word in additions if "=" not in word]
         targets = all_targets()
         if name not in targets:
             known = ", ".join([*targets, "native"])
@@ -59,7 +63,7 @@ class TargetMachine:
                 raise KaokenError(
                     f"target {name} has no feature '{feature}'; known features: {known}"
                 )
-        return _make(targets[name], features)
+        return _make(targets[name], features, caches)
 
     @staticmethod
     def native() -> TargetMachine:
@@ -68,8 +72,20 @@ class TargetMachine:
 
     @property
     def name(self) -> str:
-        """As `parse` reads it: `x86-64-v4+vnni`."""
+        """What code needs to run: `x86-64-v4+vnni`, as `parse` reads it."""
         return "+".join((self.description.name, *self.features))
+
+    @property
+    def text(self) -> str:
+        """The name, and the caches that are not the target's usual ones, as `parse` reads them."""
+        usual = self.description
+        sizes = (
+            ("l1", self.l1_bytes, usual.l1_bytes),
+            ("l2", self.l2_bytes, usual.l2_bytes),
+            ("l3", self.l3_bytes, usual.l3_bytes),
+        )
+        unusual = (f"{cache}={_size_text(size)}" for cache, size, other in sizes if size != other)
+        return "+".join((self.name, *unusual))
 
     def runs_here(self) -> bool:
         """Whether this CPU has all it takes, and the system lets this process use it."""
@@ -161,6 +177,26 @@ def _make(
     return TargetMachine(target, ordered, sizes[1], sizes[2], sizes[3])
 
 
+def _cache(target: str, word: str) -> tuple[int, int]:
+    """The level and bytes of a cache, written `l2=2M`. Raises KaokenError."""
+    match = re.fullmatch(rf"l([123])={_SIZE}", word)
+    if match is None:
+        raise KaokenError(
+            f"target '{target}': '{word}' is no cache; write l1=, l2= or l3= and a size such as 48K"
+        )
+    return int(match[1]), _bytes(match[2], match[3])
+
+
+def _bytes(number: str, unit: str) -> int:
+    return int(number) * _UNITS[unit]
+
+
+def _size_text(size: int) -> str:
+    """The same the other way round."""
+    unit = next(unit for unit in ("M", "K", "") if size % _UNITS[unit] == 0)
+    return f"{size // _UNITS[unit]}{unit}"
+
+
 def _cache_sizes() -> dict[int, int]:
     """Bytes of the data caches by level, as far as /sys tells them."""
     sizes: dict[int, int] = {}
@@ -168,10 +204,9 @@ def _cache_sizes() -> dict[int, int]:
         try:
             kind = (folder / "type").read_text().strip()
             level = int((folder / "level").read_text())
-            match = re.fullmatch(r"(\d+)([KM]?)", (folder / "size").read_text().strip())
+            match = re.fullmatch(_SIZE, (folder / "size").read_text().strip())
         except (OSError, ValueError):
             continue
         if kind != "Instruction" and match:
-            scale = {"": 1, "K": 1 << 10, "M": 1 << 20}[match.group(2)]
-            sizes[level] = int(match.group(1)) * scale
+            sizes[level] = _bytes(match[1], match[2])
     return sizes

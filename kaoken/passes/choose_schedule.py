@@ -101,7 +101,7 @@ def target_of(module: ModuleOp, target: str | None = None) -> TargetMachine:
     if target is None and isinstance(declared, StringAttr):
         return TargetMachine.parse(declared.data)
     machine = TargetMachine.parse(target or "native")
-    module.attributes[TARGET] = StringAttr(machine.name)
+    module.attributes[TARGET] = StringAttr(machine.text)
     return machine
 
 

@@ -72,7 +72,7 @@ class Judge:
     def _lower(
         self, module: ModuleOp, part: Part, schedule: ScheduleAttr, must: ScheduleAttr
     ) -> None:
-        module.attributes[TARGET] = StringAttr(self._machine.name)
+        module.attributes[TARGET] = StringAttr(self._machine.text)
         LowerToLoopsPass().apply(self._context, module)
         for function in module.ops:
             if function.attributes.get("kaoken.schedule") == schedule:

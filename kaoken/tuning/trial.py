@@ -123,7 +123,7 @@ def _passes(threads: int) -> tuple[ModulePass, ...]:
 
 def _prepare(module: ModuleOp, sizes: Sequence[Sizes], machine: TargetMachine) -> None:
     """Number the ops, which are in the order of the schedules, and bound the open sizes."""
-    module.attributes[TARGET] = StringAttr(machine.name)
+    module.attributes[TARGET] = StringAttr(machine.text)
     (main,) = module.ops
     declared = main.attributes[MAX]
     assert isinstance(declared, DictionaryAttr)

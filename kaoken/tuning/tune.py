@@ -137,7 +137,7 @@ def _scheduled(machine: TargetMachine, dtype: str) -> tuple[ModulePass, ...]:
         CanonicalizePass(),
         FusePass(),
         QuantizePass(dtype=dtype),
-        ChooseSchedulePass(target=machine.name),
+        ChooseSchedulePass(target=machine.text),
     )
 
 

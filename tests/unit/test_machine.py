@@ -60,6 +60,19 @@ def test_native_is_what_this_cpu_runs() -> None:
     assert TargetMachine.parse(machine.name) == machine
 
 
+def test_text_says_the_caches_that_schedules_are_chosen_for() -> None:
+    for one in (TargetMachine.native(), TargetMachine.parse("x86-64-v4+vnni+l1=48K+l2=2M")):
+        read = TargetMachine.parse(one.text)
+        assert (read, read.text) == (one, one.text)
+        assert (read.l1_bytes, read.l2_bytes) == (one.l1_bytes, one.l2_bytes)
+        assert read.l3_bytes == one.l3_bytes
+    assert one.text == "x86-64-v4+vnni+l1=48K+l2=2M"
+    assert TargetMachine.parse("x86-64-v4").text == "x86-64-v4"
+    assert TargetMachine.parse("x86-64-v4+l1=3000").l1_bytes == 3000
+    with pytest.raises(KaokenError, match="'l2=big' is no cache; write l1=, l2= or l3= and a size"):
+        TargetMachine.parse("x86-64-v4+l2=big")
+
+
 def test_native_runs_here_and_other_architectures_do_not() -> None:
     assert TargetMachine.native().runs_here()
     assert TargetMachine.parse("generic").runs_here()

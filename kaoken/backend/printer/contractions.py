@@ -15,13 +15,13 @@
 Registers are numbered tiles of sums first, row by row, then those of the left factor, then those
 of the right one. A last step of fewer words takes the sums up again with registers of that shape.
 
-Where there is one tile of rows, memory is what takes the time. A CPU follows a stream of reads
-within a page of 4 KB, and several such streams at once; a panel is a single one. So lines are asked
-for that lie in several later pages, in turn.
-
 Of more rows than the registers hold, `block` words of k are passed by all before the next are read:
-both factors come from the second cache else, which gives only half of what the unit takes. What is
-asked for `ahead` is spread over the steps: all at once it would keep the reads of the step waiting.
+both factors come from the second cache else, which gives only half of what the unit takes.
+
+What is asked for `ahead` is spread over the steps of all rows: all at once it would keep the reads
+of the step waiting. A CPU follows a stream of reads within a page of 4 KB, and several such streams
+at once; a panel is a single one. So what is fetched from afar, from memory, lies in several pages,
+which take turns.
 """
 
 from __future__ import annotations
@@ -163,43 +163,49 @@ def _print_loops(p: FunctionPrinter, op: ContractOp, product: _Product) -> None:
     p.names.pop()
 
 
-_FIRST_CACHE, _SECOND_CACHE = 3, 2
-"""MLIR's words (locality) for the cache that is asked to hold lines."""
-_APART = 4
-"""Of so many lines one is asked for from afar: a CPU fetches the lines after it by itself."""
-
-
 @dataclass(frozen=True)
 class _Stream:
     """Lines of the right factor that are asked for, some at each step of each block of rows."""
 
     p: FunctionPrinter
-    name: str
-    """The pointer to the next one."""
+    place: str
+    """A variable: where the next lines are."""
     count: str
-    apart: int
-    """Bytes from one to the next."""
-    locality: int
+    """How many of them a step asks for."""
+    pages: int
+    """How many pages the lines lie in, in turn; 0 for lines one after the other."""
+    memory: str
 
     @staticmethod
     def of(tiles: _Tiles, first: str, distance: int, blocks: str) -> _Stream:
+        """What lies so many words behind `first`, shared by so many blocks of rows."""
         p, product = tiles.p, tiles.product
         is_near = distance <= (product.block or 0)
-        apart = 1 if is_near else _APART
-        lines = tiles.unit.depth * product.rhs.width * WORD_BYTES // LINE_BYTES // apart
-        place = product.rhs.moved(add(first, str(distance)), "0").place("0", "0")
-        name, count = p.names.new("ahead"), p.names.new("lines")
-        p.line(f"const char *{name} = (const char *)&{place};")
-        p.line(f"const int64_t {count} = {_ceildiv(max(1, lines), blocks)};")
-        locality = _FIRST_CACHE if is_near else _SECOND_CACHE
-        return _Stream(p, name, count, apart * LINE_BYTES, locality)
+        pages = 0 if is_near else max(1, distance * product.rhs.width * WORD_BYTES // PAGE_BYTES)
+        place, count = p.names.new("ahead"), p.names.new("lines")
+        if is_near:
+            behind = product.rhs.moved(add(first, str(distance)), "0").place("0", "0")
+            p.line(f"const char *{place} = (const char *)&{behind};")
+        else:
+            offset = product.rhs.offset(first)
+            p.line(f"int64_t {place} = {wrap(offset, 13)} / {LINE_BYTES};")
+        lines = tiles.unit.depth * product.rhs.width * WORD_BYTES // LINE_BYTES
+        share = _ceildiv(max(1, lines), blocks)
+        # Rows that are one block read each line once: it need not wait in the first cache.
+        some = f"{blocks} > 1 ? {share} : 0" if is_near else share
+        p.line(f"const int64_t {count} = {some};")
+        return _Stream(p, place, count, pages, wrap(product.rhs.pointer, 15))
 
     def step(self) -> None:
-        p = self.p
-        i = p.names.new("i")
-        head = f"int64_t {i} = 0; {i} < {self.count}; {i}++, {self.name} += {self.apart}"
-        with p.braces(f"for ({head})"):
-            p.line(f"__builtin_prefetch({self.name}, 0, {self.locality});")
+        if self.pages:
+            arguments = (self.memory, self.place, self.count, str(self.pages))
+            self.p.line(f"kk_prefetch_pages({', '.join(arguments)});")
+            self.p.line(f"{self.place} += {self.count};")
+            return
+        i = self.p.names.new("i")
+        head = f"int64_t {i} = 0; {i} < {self.count}; {i}++, {self.place} += {LINE_BYTES}"
+        with self.p.braces(f"for ({head})"):
+            self.p.line(f"__builtin_prefetch({self.place}, 0, 3);")
 
 
 def _ceildiv(count: int | str, size: int | str) -> str:
@@ -278,7 +284,8 @@ class _Tiles:
             p.names.push()
             k = p.names.new("k")
             with p.braces(f"for (int64_t {k} = {first}; {k} < {end}; {k} += {step})"):
-                self._fetch(streams, height, k)
+                for stream in streams:
+                    stream.step()
                 part._step(height, k)
             p.names.pop()
             part._move("store", height)
@@ -405,37 +412,6 @@ class _Tiles:
             self._emit(
                 f"dot.{self.kind}", self._sum(row, column), self._left(row), self._right(column)
             )
-
-    def _fetch(self, streams: list[_Stream], height: int, k: str) -> None:
-        """Ask for what later steps read: pages side by side for a tile of rows alone."""
-        p, far, size = self.p, self._far, self.unit.rows
-        if height > 1 or far is None:
-            for stream in streams:
-                stream.step()
-        elif self.product.most_rows <= self.unit.block[0] * size:
-            self._fetch_pages(k, far)
-        else:
-            with p.braces(f"if ({self.product.rows} <= {size})", "} else {"):
-                self._fetch_pages(k, far)
-            with p.braces_continued():
-                for stream in streams:
-                    stream.step()
-
-    @property
-    def _far(self) -> int | None:
-        """How far ahead pages are asked for."""
-        block = self.product.block or 0
-        return next((n for n in self.product.distances if n > block), None)
-
-    def _fetch_pages(self, k: str, ahead: int) -> None:
-        """Ask for as many lines as a step reads, of the pages after those that it reads from."""
-        rhs = self.product.rhs
-        if not is_integer(rhs.row_bytes):
-            return
-        row = int(rhs.row_bytes)
-        pages = max(1, ahead * row // PAGE_BYTES)
-        arguments = (rhs.pointer, rhs.offset(k), str(self.unit.depth * row), str(pages))
-        self.p.line(f"kk_prefetch_pages({', '.join(arguments)});")
 
     def _transfer(
         self, direction: str, register: str, matrix: _Matrix, tile: tuple[int, int]

@@ -101,16 +101,14 @@ _TEXTS = {
          * kk_f32_from_bf16((uint16_t)((uint32_t)b >> 16));
     return acc + kk_f32_from_bf16((uint16_t)a) * kk_f32_from_bf16((uint16_t)b);
 }""",
-    # Of the pages after those that the offset is in, lines of each in turn.
+    # Lines in the order of a walk through several pages at once, as many pages further on.
     "kk_prefetch_pages": """static inline void kk_prefetch_pages(
-    const void *data, int64_t offset, int64_t bytes, int64_t pages)
+    const void *data, uint64_t first, uint64_t count, uint64_t pages)
 {
-    const int64_t window = pages * 4096;
-    const char *first = (const char *)data + (offset / window + 1) * window
-                      + offset % window / (pages * 64) * 64;
-#pragma GCC unroll 64
-    for (int64_t i = 0; i < bytes / 64; i++) {
-        __builtin_prefetch(first + i % pages * 4096 + i / pages * 64, 0, 2);
+    const uint64_t lines = 64 * pages;
+    for (uint64_t i = first; i < first + count; i++) {
+        const uint64_t page = (i / lines + 1) * pages + i % pages;
+        __builtin_prefetch((const char *)data + page * 4096 + i % lines / pages * 64, 0, 2);
     }
 }""",
     "kk_round_f32_u8": """static inline uint8_t kk_round_f32_u8(float x)

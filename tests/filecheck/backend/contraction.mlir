@@ -52,11 +52,14 @@ func.func @product(%x: memref<?x36xi32>, %w: memref<36x20xi32>, %y: memref<32x20
   func.return
 }
 
-// One tile of rows waits for memory: 64 rows of 128 bytes are two pages.
+// 64 rows of 128 bytes are two pages, whose lines are asked for in turn, 32 at each step.
 // CHECK-LABEL: static void kaoken_ahead(
+// CHECK:       int64_t ahead = 0 / 64;
+// CHECK-NEXT:  const int64_t lines = 32;
 // CHECK:       } else {
 // CHECK:           for (int64_t k = 0; k < 64; k += 16) {
-// CHECK-NEXT:          kk_prefetch_pages(w, (k * 32) * 4, 2048, 2);
+// CHECK-NEXT:          kk_prefetch_pages(w, ahead, lines, 2);
+// CHECK-NEXT:          ahead += lines;
 // CHECK-NEXT:          _tile_loadd(4, &x[k], 256);
 func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf32>, %rows: index) {
   %c0 = arith.constant 0 : index
@@ -67,16 +70,16 @@ func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf
 }
 
 // Up to 40 rows: a block of 16 words is passed by all, sums wait in memory; of the right factor the
-// next block is asked for into the first cache, and of what follows the matrix every fourth line.
+// next block is asked for into the first cache, and what is farther in turns of pages. Rows share that.
 // CHECK-LABEL: static void kaoken_blocks(
 // CHECK:       const int64_t block = rows > 32 ? 16 : 32;
 // CHECK-NEXT:  for (int64_t k = 0; k < 32; k += block) {
 // CHECK-NEXT:      const int64_t end = kk_min_i64(32, k + block);
 // CHECK-NEXT:      const int64_t blocks = (rows + 31) / 32;
 // CHECK-NEXT:      const char *ahead = (const char *)&w[(k + 16) * 32];
-// CHECK-NEXT:      const int64_t lines = (32 + blocks - 1) / blocks;
-// CHECK-NEXT:      const char *ahead_2 = (const char *)&w[(k + 32) * 32];
-// CHECK-NEXT:      const int64_t lines_2 = (8 + blocks - 1) / blocks;
+// CHECK-NEXT:      const int64_t lines = blocks > 1 ? (32 + blocks - 1) / blocks : 0;
+// CHECK-NEXT:      int64_t ahead_2 = (k * 32) * 4 / 64;
+// CHECK-NEXT:      const int64_t lines_2 = (32 + blocks - 1) / blocks;
 // CHECK-NEXT:      for (int64_t i = 0; i < rows; i += 32) {
 // CHECK:               if (k == 0) {
 // CHECK-NEXT:              _tile_zero(0);
@@ -85,8 +88,8 @@ func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf
 // CHECK:               for (int64_t k_2 = k; k_2 < end; k_2 += 16) {
 // CHECK-NEXT:              for (int64_t i_2 = 0; i_2 < lines; i_2++, ahead += 64) {
 // CHECK-NEXT:                  __builtin_prefetch(ahead, 0, 3);
-// CHECK:                   for (int64_t i_3 = 0; i_3 < lines_2; i_3++, ahead_2 += 256) {
-// CHECK-NEXT:                  __builtin_prefetch(ahead_2, 0, 2);
+// CHECK:                   kk_prefetch_pages(w, ahead_2, lines_2, 1);
+// CHECK-NEXT:              ahead_2 += lines_2;
 // CHECK:                   _tile_dpbf16ps(3, 5, 7);
 func.func @blocks(%x: memref<?x32xi32>, %w: memref<32x32xi32>, %y: memref<40x32xf32>, %rows: index) {
   %c0 = arith.constant 0 : index

@@ -1,7 +1,9 @@
 // RUN: kaoken-opt %s -p 'choose-schedule{target=x86-64-v4}' | filecheck %s
 // RUN: kaoken-opt %s -p 'choose-schedule{target=x86-64-v3}' | filecheck %s --check-prefix=V3
 // RUN: kaoken-opt %s -p 'choose-schedule{target="x86-64-v4+amx"}' | filecheck %s --check-prefix=AMX
+// RUN: kaoken-opt %s -p 'choose-schedule{target="x86-64-v4+amx+l1=48K+l2=2M"}' | filecheck %s --check-prefix=CACHES
 
+// CACHES: builtin.module attributes {kaoken.target = "x86-64-v4+amx+l1=48K+l2=2M"}
 // AMX: builtin.module attributes {kaoken.target = "x86-64-v4+amx"}
 // CHECK: builtin.module attributes {kaoken.target = "x86-64-v4"}
 func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768]>}) -> tensor<?x3072xf32> attributes {kaoken.max = {tokens = 512}} {
@@ -25,6 +27,8 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
 }
 
 // A matrix unit takes the sums of narrow layers alone.
+// CACHES-LABEL: func.func @narrow
+// CACHES:   tile(m_in, 128), tile(k, 96)
 // AMX-LABEL: func.func @narrow
 // AMX:       kaoken.linear
 // AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(m, 512), tile(m_in, 64), tile(k, 64), order(m, n0, m_in, m_in_in, n1), tensorize(m_in_in, n1, k), vectorize(n1), prefetch(k, 64), prefetch(k, 256), parallel(n0)>
