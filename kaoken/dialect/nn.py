@@ -276,6 +276,8 @@ class AttentionOp(KaokenOp):
     to [B, H, S, T]: a bool mask is true where a key may be seen, a float one is added to scores.
     With `causal`, query i sees keys 0 .. i + T - S, and with `window` only the last `window` of
     these. A row whose keys are all hidden gives zeros.
+    `softcap` c keeps scores between -c and c, as c * tanh(score / c), before masks and biases
+    (Gemma 2, arXiv 2408.00118).
     position_bias [H, L] is what distances add to scores (Raffel et al., arXiv 1910.10683): query i
     and key j in head h have `position_bias[h, bias_origin + j - (i + T - S)]`.
     With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32.
@@ -295,6 +297,7 @@ class AttentionOp(KaokenOp):
     causal = prop_def(BoolAttr, default_value=BoolAttr.from_bool(False))
     window = opt_prop_def(IntegerAttr)
     bias_origin = opt_prop_def(IntegerAttr)
+    softcap = opt_prop_def(FloatAttr)
     bf16_products = opt_prop_def(UnitAttr)
     schedule = opt_prop_def(ScheduleAttr)
 
@@ -331,6 +334,8 @@ class AttentionOp(KaokenOp):
             _expect_shape(broadcast_shapes(operands[3], full), full, "mask")
         if self.window is not None and not self.causal.value.data:
             raise VerifyException("a window belongs to causal attention")
+        if self.softcap is not None and not self.softcap.value.data > 0:
+            raise VerifyException("softcap is above 0")
         if self.position_bias is not None:
             self._verify_bias(operands[-1])
         return (batch, q[1], Dim.of(self.heads * value_size))

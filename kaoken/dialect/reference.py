@@ -240,6 +240,9 @@ class KaokenFunctions(InterpreterFunctions):
         key, value = (rounded(np.repeat(_split_heads(x, op.kv_heads), group, 1)) for x in args[1:3])
         scores = query @ np.swapaxes(key, -1, -2) * op.scale.value.data
         narrow = scores.astype(np.promote_types(np.float32, _float_dtype(op)))
+        if op.softcap is not None:
+            cap = narrow.dtype.type(op.softcap.value.data)
+            narrow = cap * np.tanh(narrow / cap)
         if op.mask is not None:
             narrow = _masked(narrow, args[3])
         if op.position_bias is not None and op.bias_origin is not None:

@@ -8,6 +8,7 @@ its own here: what its layers compute is recognised as in any other model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,20 +59,36 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
     if capacity < 2:
         raise KaokenError("a text has a prompt and an answer: max_tokens is at least 2")
     _check_scaling(path, model.config, capacity)
-    module = _import(model, name or name_of_folder(path), capacity)
-    record_generation(module, path, model, capacity)
     with errors_name_model(path, config):
+        refuse_other_states(model)
+        module = _import(model, name or name_of_folder(path), capacity)
+        record_generation(module, path, model, capacity)
         add_caches(module)
     return module
 
 
-def _import(model: torch.nn.Module, name: str, capacity: int) -> ModuleOp:
+def refuse_other_states(model: torch.nn.Module) -> None:
+    """Raise KaokenError for what no keys and values hold, before torch fails on it in its words."""
+    if getattr(model, "_is_stateful", False):
+        raise KaokenError(
+            "its layers keep a state of another kind than keys and values (state spaces, linear "
+            "attention, recurrences), which kaoken has not"
+        )
+    if any(type(module).__name__.endswith("Experts") for module in model.modules()):
+        raise KaokenError("it is a mixture of experts: kaoken has no layers that choose weights")
+
+
+def _import(model: Any, name: str, capacity: int) -> ModuleOp:
     import torch
 
     tokens = torch.export.Dim("tokens", max=capacity)
     ids = torch.ones((1, min(7, capacity)), dtype=torch.int64)
-    inputs = {"input_ids": ids, "use_cache": False}
-    return import_module(model, (), inputs, {"input_ids": {1: tokens}, "use_cache": None}, name)
+    inputs: dict[str, Any] = {"input_ids": ids}
+    shapes: dict[str, Any] = {"input_ids": {1: tokens}}
+    model.config.use_cache = False
+    if "use_cache" in signature(model.forward).parameters:
+        inputs["use_cache"], shapes["use_cache"] = False, None
+    return import_module(model, (), inputs, shapes, name)
 
 
 def _check_scaling(path: Path, config: Any, capacity: int) -> None:

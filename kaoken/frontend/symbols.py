@@ -33,6 +33,7 @@ class Symbols:
         for node in program.graph.nodes:
             if node.op == "placeholder" and node.name in inputs:
                 self._name_sizes(str(node.name), node.meta.get("val"), given or {})
+        self._ranges = program.range_constraints
         self._bound(program.range_constraints)
 
     def dim(self, size: Any) -> Dim:
@@ -79,10 +80,27 @@ class Symbols:
             return product(self._expression(e) for e in expression.args)
         if expression.is_Pow and expression.exp.is_Integer and expression.exp > 0:
             return product([self._expression(expression.base)] * int(expression.exp))
+        if (chosen := self._chosen(expression)) is not None:
+            return self._expression(chosen)
         raise KaokenError(
             f"the size {self._readable(expression)} is no polynomial of the open sizes: "
             "fix the dimension that it comes from, or rewrite the module"
         )
+
+    def _chosen(self, expression: Any) -> Any | None:
+        """The argument of a maximum or minimum that is it whatever the sizes are, or None."""
+        from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+        kind = expression.func.__name__
+        if kind not in ("Max", "Min"):
+            return None
+        sign = 1 if kind == "Max" else -1
+        ranges = {s: ValueRanges(max(1, r.lower), r.upper) for s, r in self._ranges.items()}
+        for argument in expression.args:
+            ahead = [sign * (argument - other) for other in expression.args]
+            if all(bound_sympy(lead, ranges).lower >= 0 for lead in ahead):
+                return argument
+        return None
 
     def _readable(self, expression: Any) -> str:
         text = str(expression)

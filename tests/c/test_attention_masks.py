@@ -131,6 +131,20 @@ def test_bf16_equals_the_reference(mask: str, target: str, tmp_path: Path) -> No
         assert_close(run_module(module, inputs), run_stage(model, inputs), 2e-2)
 
 
+@pytest.mark.parametrize("target", [*TARGETS, "x86-64-v4+bf16+amx"])
+def test_capped_scores(target: str, tmp_path: Path) -> None:
+    """Before the mask is added; with products of bf16 on the matrix unit."""
+    bf16 = "amx" in target
+    source = text("key float", "causal", bf16).replace("scale =", "softcap = 0.5, scale =")
+    module, model = parse_module(source), compiled(source, target, tmp_path)
+    for tokens in TOKENS:
+        for given in masks_of("key float", BATCH, tokens):
+            inputs = [tokens_of(BATCH, tokens), *given]
+            assert_close(
+                run_module(module, inputs), run_stage(model, inputs), 2e-2 if bf16 else 1e-5
+            )
+
+
 @pytest.mark.parametrize("bf16", [False, True], ids=["f32", "bf16"])
 def test_keys_passed_over_change_no_bit(bf16: bool, tmp_path: Path) -> None:
     """-1e30 hides as well as -inf, but is no reason to pass over a key."""

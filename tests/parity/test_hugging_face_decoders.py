@@ -55,6 +55,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", GROUPED),
     "qwen3": ("qwen3", GROUPED | {"head_dim": 16}),
     "gemma3": ("gemma3_text", GROUPED | MIXED_WINDOWS),
+    "gemma2": (
+        "gemma2",
+        GROUPED
+        | MIXED_WINDOWS
+        | {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 3.0}
+        | {"query_pre_attn_scalar": 8},
+    ),
     "gpt_neox": ("gpt_neox", SIZES),
     "phi": ("phi", SIZES),
     "bloom": ("bloom", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
@@ -161,7 +168,7 @@ def test_full_shapes(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(all_logits(one, ids, [1] * 137)[-1], whole)
 
 
-@pytest.mark.parametrize("name", ["opt", "llama", "gemma3", "phi"])
+@pytest.mark.parametrize("name", ["opt", "llama", "gemma2", "gemma3", "phi"])
 def test_import(name: str, tmp_path: Path) -> None:
     """By the reference interpreter: the logits of a text in pieces."""
     model, source = saved(name, tmp_path)

@@ -106,6 +106,13 @@ def test_attention(
     check(attention(tokens, heads, groups, size, window), inputs, target, tmp_path / "m")
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_capped_scores(target: str, tmp_path: Path) -> None:
+    text = attention(70, 6, 3, 20, None).replace("scale =", "softcap = 0.5 : f64, scale =")
+    inputs = [random(1, 70, n * 20) for n in (6, 3, 3)]
+    check(text, inputs, target, tmp_path / "m")
+
+
 def attention_to_a_source(queries: int, keys: int, causal: str, origin: int, columns: int) -> str:
     """Queries over all keys of caches, or over those before them, with a bias of distances."""
     heads, groups, size = 6, 2, 8

@@ -183,6 +183,26 @@ def test_a_size_that_is_no_polynomial() -> None:
     fails(r"n \+ 1\)//2.*no polynomial", lambda x: x[::2] * 2, torch.ones(6), sizes=sizes)
 
 
+class LastRows(torch.nn.Module):
+    """As ALiBi's table in MPT: as many rows of a table, from its end, as there are tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(9.0))
+
+    def forward(self, x: Any) -> Any:
+        rows = self.table[torch.sym_max(0, 9 - x.shape[0]) :]
+        return x * rows[torch.sym_max(0, 1 - x.shape[0]) :]
+
+
+def test_the_larger_of_two_sizes() -> None:
+    """Whichever it is by the bounds of the open sizes, which are at least 1."""
+    module = import_module(LastRows(), (torch.ones(5),), None, ({0: Dim("n", max=8)},))
+    for n in (1, 5, 8):
+        (result,) = run_module(module, [np.ones(n, np.float32)])
+        np.testing.assert_array_equal(result, np.arange(9 - n, 9))
+
+
 def test_what_depends_on_data_is_refused() -> None:
     fails("torch.export cannot export", lambda x: x * 2 if x.sum() > 0 else x, torch.ones(3))
 

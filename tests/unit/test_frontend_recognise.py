@@ -271,6 +271,18 @@ def test_causal_attention(function: Callable[..., Any]) -> None:
     assert not ops.keys() & {"iota", "matmul", "softmax", "cast"}
 
 
+@pytest.mark.parametrize("outer", [3.0, 1.5], ids=["gemma2", "another factor"])
+def test_capped_scores(outer: float) -> None:
+    def function(m: Any, x: Any) -> Any:
+        scores = torch.tanh(heads(x) @ heads(x * 2).mT * 0.3 / 3.0) * outer
+        hidden = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
+        return merged((scores + hidden).softmax(-1) @ heads(x - 1))
+
+    ops = imported_ops(function, hidden())
+    assert ops["attention"] == 1
+    assert not ops.keys() & {"tanh", "matmul", "softmax"}
+
+
 def attend_grouped(m: Any, x: Any) -> Any:
     def repeated(y: Any) -> Any:
         b, g, t, d = y.shape

@@ -64,10 +64,12 @@ def attention(
     mask: SSAValue | None,
     causal: bool,
     scale: float | None,
+    softcap: float | None = None,
 ) -> SSAValue:
     """Attention on [..., H, S, D] tensors; without a heads dimension there is one head.
 
-    scale is by default 1/sqrt(D). Causal means that query i sees keys 0..i.
+    scale is by default 1/sqrt(D). Causal means that query i sees keys 0..i. `softcap` as in
+    AttentionOp.
     """
     shape = (*g.shape(query)[:-1], g.shape(value)[-1])
     usual = 1 / math.sqrt(_head_size(g, query))
@@ -87,6 +89,7 @@ def attention(
         "num_kv_heads": int_attr(_heads(g, key)) if _heads(g, key) != _heads(g, query) else None,
         "scale": float_attr(scale),
         "causal": BoolAttr.from_bool(causal),
+        "softcap": None if softcap is None else float_attr(softcap),
     }
     result = g.make(AttentionOp, [*rows, mask], attributes)
     batch, tokens, _ = g.shape(result)

@@ -1,6 +1,7 @@
 """Attention written out.
 
     matmul(softmax(matmul(q, transpose(k)) * scale + mask), v)       -> kaoken.attention
+    ... softmax(tanh(matmul(q, transpose(k)) * scale / c) * c + mask)   -> {softcap = c}
 
 Masks are added (floats), or choose between a score and a huge negative number (bools).
 """
@@ -14,7 +15,7 @@ from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Function, Shape
 from kaoken.dialect.canonicalization.rules import owner
-from kaoken.dialect.nn import MatmulOp, SoftmaxOp
+from kaoken.dialect.nn import MatmulOp, SoftmaxOp, TanhOp
 from kaoken.dialect.tensor import ElementwiseOp, ReshapeOp, TransposeOp
 from kaoken.frontend.aten.attention import attention
 from kaoken.frontend.graph import ONE, Graph
@@ -34,6 +35,8 @@ class _Scores:
 
     product: MatmulOp
     scale: float = 1.0
+    cap: float | None = None
+    """`cap * tanh(scale * product)` in place of the product alone."""
     added: list[tuple[SSAValue, float]] = field(default_factory=list)
     kept: list[tuple[SSAValue, bool]] = field(default_factory=list)
     """(condition, whether true keeps the key)."""
@@ -53,8 +56,8 @@ def written_out(g: Graph, op: MatmulOp) -> SSAValue | None:
     if not scores.product.transpose_rhs.value.data:
         key = g.swap(key, -2, -1)
     value = g.swap(op.rhs, -2, -1) if op.transpose_rhs.value.data else op.rhs
-    scale = scores.scale * before * factor
-    return attention(g, query, key, value, _mask(g, scores), False, scale)
+    scale = scores.scale * before * factor * (scores.cap or 1.0)
+    return attention(g, query, key, value, _mask(g, scores), False, scale, scores.cap)
 
 
 def _softmax_under(value: SSAValue) -> SoftmaxOp | None:
@@ -85,6 +88,8 @@ def _scores(value: SSAValue) -> _Scores | None:
     """What a softmax is taken of, taken apart."""
     if (product := owner(value, MatmulOp)) is not None:
         return _Scores(product)
+    if (capped := owner(value, TanhOp)) is not None:
+        return _capped_scores(capped)
     op = owner(value, ElementwiseOp)
     if op is None:
         return None
@@ -105,8 +110,19 @@ def _scaled_scores(op: ElementwiseOp) -> _Scores | None:
     if factor is None or factor <= 0 or (inner := _scores(a)) is None:
         return None
     factor = factor if op.function.data is F.MUL else 1 / factor
-    inner.scale *= factor
+    if inner.cap is None:
+        inner.scale *= factor
+    else:
+        inner.cap *= factor
     inner.added = [(mask, times * factor) for mask, times in inner.added]
+    return inner
+
+
+def _capped_scores(op: TanhOp) -> _Scores | None:
+    inner = _scores(op.input)
+    if inner is None or inner.cap is not None or inner.added or inner.kept:
+        return None
+    inner.cap = 1.0
     return inner
 
 

@@ -4,7 +4,7 @@
       addend[j] = 0, the mask's addend, or -inf for keys that are hidden or beyond the last
       kt[j0, d, j1] = k[j, d]                 # keys in panels, lanes over keys
       parallel i in blocks of R rows:
-        s[i, j] = sum over d of q[i, d] * kt[j, d] * scale + addend[j]
+        s[i, j] = sum over d of q[i, d] * kt[j, d] * scale + addend[j]   # the sum perhaps capped
         s[i, j] += bias[h, origin + j - i]    # where distances have a bias
         s[i, :] = exp(s[i, :] - max);  inverse[i] = 1 / sum
         o[i, e] = sum over j of s[i, j] * v[j, e] * inverse[i]
@@ -31,7 +31,7 @@ from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.passes.lowering.attention_factors import Bf16Factors, Factors, FloatFactors, Head
 from kaoken.passes.lowering.attention_masks import Keys, Masks
-from kaoken.passes.lowering.attention_plan import Plan, plan_attention
+from kaoken.passes.lowering.attention_plan import Plan, final_score, plan_attention
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.rows import LOWEST
@@ -92,7 +92,6 @@ def _scores(
     p: Plan, factors: Factors, masks: Masks, first: Index, rows: Extent, keys: Keys
 ) -> None:
     n = p.n
-    scale = p.op.scale.value.data
     with n.parallel("j0", keys.steps(p.panel)) as j0, n.parallel("i_in", rows) as i:
         row = n.add_index(first, i)
         with n.parallel("j1", p.panel) as j1:
@@ -104,8 +103,7 @@ def _scores(
                     factors.query(i, row, d), factors.key(j0, j1, d), acc
                 ),
             )
-            if scale != 1.0:
-                score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
+            score = final_score(p.op, n, score)
             j = n.affine(lambda j0, j1: j0 * p.panel + j1, j0, j1)
             n.store(masks.add(score, i, j), factors.scores, i, j)
 

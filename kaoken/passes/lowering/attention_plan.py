@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import ScheduleAttr, Shape
@@ -131,6 +133,19 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
         bias,
         bool(schedule.all("tensorize")),
     )
+
+
+def final_score(op: AttentionOp, n: Kernel, product: SSAValue) -> SSAValue:
+    """A score, before masks and biases, of the product of a query and a key."""
+    scale, score = op.scale.value.data, product
+    if op.softcap is None:
+        return score if scale == 1.0 else _times(n, score, scale)
+    cap = op.softcap.value.data
+    return _times(n, n.insert(math.TanhOp(_times(n, score, scale / cap))), cap)
+
+
+def _times(n: Kernel, value: SSAValue, factor: float) -> SSAValue:
+    return n.insert(arith.MulfOp(value, n.constant(factor, f32)))
 
 
 def bias_buffer(op: AttentionOp, kernel: Kernel, keys: int) -> SSAValue | None:

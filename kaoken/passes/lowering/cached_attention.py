@@ -9,6 +9,7 @@
     part:                                     # t: tokens of the tile, r: query heads of key head g
       parallel j0 in panels of 64 keys:       # only those that a token of the tile sees
         parallel t, r, j1: s[t, r, j] = sum over d of q[t, r, d] * keys[g, j0, d, j1] * scale
+                                                # perhaps capped
       s[t, r, j] += bias[r, origin + j - past - t]    # where distances have a bias
       s[t, r, j] = -inf for keys behind the token, and before its window
       s[t, r, :] = exp(s[t, r, :] - top[c, t, r]);  total[c, t, r] = their sum
@@ -45,7 +46,7 @@ from kaoken.dialect.decoder import PANEL, CacheReadOp, cache_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.errors import KaokenError
-from kaoken.passes.lowering.attention_plan import bias_buffer, columns_of
+from kaoken.passes.lowering.attention_plan import bias_buffer, columns_of, final_score
 from kaoken.passes.lowering.decoder import CacheMemory, extent
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index, Span
@@ -396,7 +397,6 @@ class _Parts(_Base):
 
     def _scores(self, tile: _Tile, keys: _Keys) -> None:
         n, s = self.n, self.sizes
-        scale = self.op.scale.value.data
         with (
             n.parallel("j0", keys.panels) as j0,
             self._register_tile(tile, "j1", PANEL) as (t, r, j1),
@@ -409,10 +409,8 @@ class _Parts(_Base):
                 query = n.load(self.q, row, head, d)
                 return n.insert(math.FmaOp(query, self.keys.number(tile.g, panel, d, j1), acc))
 
-            score = n.fold("d", s.size, n.constant(0.0, f32), step)
-            if scale != 1.0:
-                score = n.insert(arith.MulfOp(score, n.constant(scale, f32)))
-            score = self.keys.scaled(score, tile.g, panel, j1)
+            product = n.fold("d", s.size, n.constant(0.0, f32), step)
+            score = final_score(self.op, n, self.keys.scaled(product, tile.g, panel, j1))
             n.store(score, self.scores, t, r, self._at(j0, j1))
 
     def _at(self, j0: SSAValue, j1: SSAValue) -> SSAValue:

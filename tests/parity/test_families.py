@@ -1,0 +1,115 @@
+"""Every family of causal language models of transformers that kaoken takes, small and random.
+
+For each: 60 greedy tokens of transformers, logits within 1e-3 at every step, and the same bits
+whole, in pieces, token by token and by 1 or 2 threads. What kaoken cannot take says why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kaoken
+from kaoken.errors import KaokenError
+from kaoken.frontend.hugging_face_decoder import import_decoder_folder
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tests.parity.test_decoders import all_logits, assert_greedy_parity  # noqa: E402
+
+SMALL = {
+    "vocab_size": 97,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "embedding_size"), 64),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "dff", "ffn_hidden_size"), 88),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 88),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 2),
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "n_head", "n_heads"), 4),
+    **dict.fromkeys(("attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"), 320),
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "rotary_dim": 8,
+    "sliding_window": 9,
+}
+"""Sizes, whatever an architecture calls them."""
+MULTIPLIERS = {"embedding_multiplier": 2.0, "attention_multiplier": 0.2, "logits_scaling": 3.0}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 9}
+    | {"intermediate_size": 88},
+    "gemma2": {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 3.0},
+    "granite": MULTIPLIERS | {"residual_multiplier": 0.5},
+    "falcon": {"multi_query": True},
+    "opt": {"word_embed_proj_dim": 24},
+}
+"""What makes a family differ from its relatives, where it is not so by default."""
+FAMILIES = """
+    apertus arcee beam bigbird_pegasus biogpt blenderbot bloom codegen cohere cohere2 ctrl cwm
+    diffllama ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neo
+    gpt_neox gpt_neox_japanese gptj granite helium hrm_text hunyuan_v1_dense hyperclovax internlm3
+    iquestcoder jais2 llama ministral ministral3 mistral modernbert-decoder mpt nanochat nemotron
+    olmo olmo2 olmo3 opt persimmon phi phi3 qwen2 qwen3 seed_oss smollm3 stablelm starcoder2
+    vaultgemma xglm
+""".split()
+REFUSED = {
+    "mixtral": "a 'mixtral' model: it is a mixture of experts",
+    "mamba": "a 'mamba' model: its layers keep a state of another kind",
+}
+
+
+def small_config(kind: str, **special: Any) -> Any:
+    """A configuration of an architecture, with those of the sizes that it knows."""
+    config = transformers.CONFIG_MAPPING[kind]
+    plain = config()
+    aliases = config.attribute_map
+    known = {
+        name: value
+        for name, value in SMALL.items()
+        if getattr(plain, name, None) is not None
+        and not isinstance(getattr(config, name, None), property)
+        and aliases.get(name) not in SMALL
+    }
+    return config(**known | special)
+
+
+def save(kind: str, folder: Path) -> Any:
+    """A random model, told apart by its tokens and positions, and its folder."""
+    torch.manual_seed(0)
+    config = small_config(kind, **SPECIAL.get(kind, {}))
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * (0.1 if weight.ndim > 1 else 0.05))
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_family(kind: str, tmp_path: Path) -> None:
+    model = save(kind, tmp_path / "source")
+    kaoken.compile(tmp_path / "source", out=tmp_path / "m", max_tokens=100, threads=2)
+    two = kaoken.load_decoder(tmp_path / "m")
+    one = kaoken.load_decoder(tmp_path / "m", threads=1)
+    assert_greedy_parity(two, model, [5, 17, 3], 60)
+    ids = np.random.default_rng(0).integers(3, 97, 63)
+    steps = all_logits(two, ids, [1] * 63)
+    for decoder in (one, two):
+        for pieces in ([63], [7, 17, 1, 38]):
+            ends = np.cumsum(pieces) - 1
+            np.testing.assert_array_equal(all_logits(decoder, ids, pieces), steps[ends])
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused(kind: str, tmp_path: Path) -> None:
+    save(kind, tmp_path)
+    with pytest.raises(KaokenError, match=REFUSED[kind]):
+        import_decoder_folder(tmp_path, 64)
