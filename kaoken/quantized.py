@@ -1,4 +1,4 @@
-"""Weights of few bits in numpy: what they mean, how they are packed, how they are found.
+"""Weights of few bits in numpy: what they mean, how they are packed; `rounding.py` finds them.
 
 The codes of a weight [N, K] are bytes [N, K], its scales (and minima, if it has any) [N, G], a
 number for each of the G groups along K (see `kaoken.dialect.formats`). Inputs meet them in eight
@@ -17,7 +17,6 @@ import numpy as np
 from kaoken.dialect.formats import WORD_BYTES, Format
 from kaoken.dialect.nn import BLOCK_EXTRA
 from kaoken.dialect.quant import LEAST_SCALE, LIMIT
-from kaoken.errors import KaokenError
 
 
 @dataclass(frozen=True)
@@ -147,140 +146,3 @@ def multiply(
             value = value + minimum[:, g].astype(np.float32) * sums[..., g, None].astype(np.float32)
         total = total + value * input_scale[..., g, None]
     return total
-
-
-# ---- rounding ----
-
-_CLIPS = tuple(1 - 0.025 * i for i in range(13))
-"""The parts of a group's range that are tried as its scale: from all of it to 70 %."""
-
-ROUNDED: dict[str, Format] = {
-    "int8g": Format(8, 32, 128),
-    "int4": Format(4, 32, 8),
-    "int2": Format(2, 32),
-    "ternary": Format(2, 32, 1),
-    "int1": Format(1, 32, 1, 2),
-}
-"""The formats that weights may be rounded to, by name; `int2` has minima."""
-
-
-def rounded(weight: np.ndarray, name: str, group: int = 32) -> Quantized:
-    """A weight [N, K] in a format of `ROUNDED`, its scales and minima in float16.
-
-    Each group takes, of several parts of its range, the one that gives the least squared error.
-    Raises KaokenError when the weight holds a number that is not finite or too large for float16.
-    """
-    default = ROUNDED[name]
-    format_ = Format(default.bits, group, default.offset, default.step)
-    if (wrong := format_.check()) is not None:
-        raise KaokenError(wrong)
-    if not np.isfinite(weight).all():
-        raise KaokenError("it holds NaN or infinity, which no scale fits")
-    n, k = weight.shape
-    size, groups = format_.block(k), format_.groups(k)
-    padded = np.zeros((n, groups * size), np.float32)
-    padded[:, :k] = weight
-    blocks = padded.reshape(n, groups, size)
-    inside = (np.arange(groups * size) < k).reshape(groups, size)
-    find = _FINDERS[name]
-    codes, scale, minimum = find(blocks, inside, format_)
-    return Quantized(format_, codes.reshape(n, -1)[:, :k], scale, minimum)
-
-
-_Found = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-
-
-def _as_scale(scale: np.ndarray) -> np.ndarray:
-    """Scales in float16. Raises KaokenError where they are too large."""
-    with np.errstate(over="ignore"):
-        half = scale.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise KaokenError(
-            f"a scale of {np.abs(scale).max():g} is too large for float16, which ends at 65504: "
-            "divide the layer's weights"
-        )
-    return half
-
-
-def _best(
-    blocks: np.ndarray,
-    inside: np.ndarray,
-    candidates: list[tuple[np.ndarray, ...]],
-    format_: Format,
-) -> _Found:
-    """The candidates (scale, or scale and minimum, each [N, G]) of least squared error."""
-    best, least = None, None
-    for candidate in candidates:
-        halves = [_as_scale(part) for part in candidate]
-        scale, low = halves[0].astype(np.float32), 0.0
-        if len(halves) > 1:
-            low = halves[1].astype(np.float32)[..., None]
-        safe = np.where(scale == 0, np.float32(1), scale)[..., None]
-        steps = ((blocks - low) / safe + format_.offset) / format_.step
-        codes = np.clip(np.rint(steps), 0, _top(format_)).astype(np.uint8)
-        values = (codes.astype(np.float32) * format_.step - format_.offset) * scale[..., None] + low
-        error = (np.square(values - blocks) * inside).sum(-1)
-        if best is None or least is None:
-            best, least = [codes, *halves], error
-            continue
-        better = error < least
-        least = np.where(better, error, least)
-        best = [
-            np.where(better[..., None] if new.ndim == 3 else better, new, old)
-            for new, old in zip([codes, *halves], best, strict=True)
-        ]
-    assert best is not None
-    return best[0], best[1], best[2] if len(best) > 2 else None
-
-
-def _top(format_: Format) -> int:
-    """The largest code that is used: a ternary weight has three."""
-    is_ternary = format_.bits == 2 and format_.offset == 1
-    return 2 if is_ternary else format_.largest
-
-
-def _symmetric(blocks: np.ndarray, inside: np.ndarray, format_: Format) -> _Found:
-    """Scales so that the number of largest magnitude is the lowest code, as in Q4_0."""
-    at = np.abs(blocks).argmax(-1)[..., None]
-    extreme = np.take_along_axis(blocks, at, -1)[..., 0]
-    largest = np.abs(extreme)
-    full = extreme / np.float32(-format_.offset)
-    above = _top(format_) - format_.offset
-    candidates = [(full * np.float32(c),) for c in _CLIPS]
-    candidates += [(largest / np.float32(above) * np.float32(c),) for c in _CLIPS]
-    return _best(blocks, inside, candidates, format_)
-
-
-def _with_minimum(blocks: np.ndarray, inside: np.ndarray, format_: Format) -> _Found:
-    low = np.where(inside, blocks, np.inf).min(-1).astype(np.float32)
-    high = np.where(inside, blocks, -np.inf).max(-1).astype(np.float32)
-    middle, spread = (low + high) / 2, (high - low) / np.float32(format_.largest)
-    candidates = [
-        (spread * np.float32(c), middle - spread * np.float32(c * format_.largest / 2))
-        for c in (1 - 0.04 * i for i in range(16))
-    ]
-    return _best(blocks, inside, candidates, format_)
-
-
-def _ternary(blocks: np.ndarray, inside: np.ndarray, format_: Format) -> _Found:
-    """Scales around the mean magnitude of those that are not rounded to zero."""
-    largest = np.abs(blocks).max(-1)
-    candidates = [(largest * np.float32(c),) for c in np.linspace(1, 0.3, 15)]
-    return _best(blocks, inside, candidates, format_)
-
-
-def _binary(blocks: np.ndarray, inside: np.ndarray, format_: Format) -> _Found:
-    """The mean magnitude, which is the best scale of signs (Rastegari et al., XNOR-Net, 2016)."""
-    mean = np.abs(blocks).sum(-1) / np.maximum(inside.sum(-1), 1)
-    scale = _as_scale(mean)
-    codes = (blocks >= 0).astype(np.uint8)
-    return codes, scale, None
-
-
-_FINDERS = {
-    "int8g": _symmetric,
-    "int4": _symmetric,
-    "int2": _with_minimum,
-    "ternary": _ternary,
-    "int1": _binary,
-}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.backend.machine import TargetMachine
@@ -16,17 +17,16 @@ from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
 from kaoken.pipelines import loop_pipeline
 from kaoken.quantized import (
-    ROUNDED,
     Quantized,
     dequantize,
     multiply,
     pack_codes,
     pack_groups,
     quantize_blocks,
-    rounded,
     unpack_codes,
     unpack_groups,
 )
+from kaoken.rounding import ROUNDINGS, rounded
 from kaoken.universe import make_context
 from kaoken.weights import attach_store
 from tests.c.stages import compile_stage, run_stage
@@ -76,7 +76,7 @@ def test_the_product_is_that_of_the_numbers(format_: Format):
     assert np.abs(inputs.reshape(3, -1)[:, :70] - x).max() <= np.abs(x).max() / 254 * 1.001
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("name", ROUNDINGS)
 def test_rounding(name: str):
     weight = np.random.default_rng(0).standard_normal((6, 70)).astype(np.float32)
     weight[2] = 0
@@ -91,9 +91,28 @@ def test_rounding(name: str):
         np.testing.assert_allclose(again, values, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("value", "reason"), [(np.nan, "NaN or infinity"), (np.inf, "infinity"), (1e9, "too large")]
-)
+@pytest.mark.parametrize("name", ROUNDINGS)
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e9, 1e30])
+def test_sizes_that_float16_does_not_hold(name: str, size: float):
+    weight = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    expected = rounded(weight, name).dequantized()
+    found = rounded(weight * np.float32(size), name)
+    assert found.scale.dtype == bfloat16
+    values = found.dequantized() / np.float32(size)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=0.06)
+
+
+def test_errors_count_as_much_as_their_columns():
+    weight = np.random.default_rng(0).standard_normal((9, 70)).astype(np.float32)
+    importance = np.where(np.arange(70) % 2, 1, 1e-3)
+    errors = [
+        np.square(rounded(weight, "int2", 32, counts).dequantized() - weight).mean(0)[1::2].mean()
+        for counts in (None, importance)
+    ]
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize(("value", "reason"), [(np.nan, "NaN or infinity"), (np.inf, "infinity")])
 def test_numbers_that_no_scale_fits(value: float, reason: str):
     module = parse_module(_linears([Format(4, 32, 8)], 64, 3, plain=True))
     weight = np.ones((3, 64), np.float32)

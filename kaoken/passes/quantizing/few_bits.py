@@ -24,7 +24,6 @@ from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from kaoken import quantized
 from kaoken.analysis.constants import is_constant
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like
@@ -37,6 +36,7 @@ from kaoken.dtypes import element_type
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.folding import source_key
 from kaoken.passes.baking.workspace import Workspace
+from kaoken.rounding import rounded
 
 EDGE = "int8g"
 """What embeddings and the layer that gives logits are rounded to, whatever the others."""
@@ -120,7 +120,7 @@ class FewBits:
         if (key := (weight, name)) not in self.known:
             source = source_key(weight)
             try:
-                found = quantized.rounded(self.work.value(weight), name, self.group)
+                found = rounded(self.work.value(weight), name, self.group)
             except KaokenError as error:
                 raise KaokenError(f'the weight "{source}" cannot be rounded: {error}') from None
             arrays = (found.codes, found.scale, found.minimum)
