@@ -1,9 +1,13 @@
 """Weights of few bits in numpy: what they mean, how they are packed; `rounding.py` finds them.
 
 The codes of a weight [N, K] are bytes [N, K], its scales (and minima, if it has any) [N, G], a
-number for each of the G groups along K (see `kaoken.dialect.formats`). Inputs meet them in eight
-bits, block by block: a block is as long as a group, so that each sum of integers is exact and is
-scaled once.
+number for each of the G groups along K (see `kaoken.dialect.formats`). With super-blocks these are
+integers of eight bits, and the weight has `supers`, [N, S]: what they are worth in each of its S
+super-blocks; with minima [N, 2 S], the scales' number and the minima's in turn. Their products are
+exact in float32 where the numbers are of float16.
+
+Inputs meet weights in eight bits, block by block: a block is as long as a group, so that each sum
+of integers is exact and is scaled once.
 
 A block of inputs is B bytes, their scale and their sum, as 32-bit words [B / 4 + 2].
 """
@@ -21,22 +25,43 @@ from kaoken.dialect.quant import LEAST_SCALE, LIMIT
 
 @dataclass(frozen=True)
 class Quantized:
-    """A weight of few bits: codes ui8 [N, K], scales [N, G], minima [N, G] or none."""
+    """A weight of few bits: codes ui8 [N, K], scales [N, G], minima [N, G] or none, and what both
+    are worth by super-blocks, [N, S] or [N, 2 S], or none."""
 
     format: Format
     codes: np.ndarray
     scale: np.ndarray
     minimum: np.ndarray | None = None
+    supers: np.ndarray | None = None
 
     def dequantized(self) -> np.ndarray:
         """The weight in float32, [N, K]."""
-        return dequantize(self.codes, self.scale, self.minimum, self.format)
+        scale, minimum = group_numbers(self.scale, self.minimum, self.supers, self.format)
+        return dequantize(self.codes, scale, minimum, self.format)
+
+
+def group_numbers(
+    scale: np.ndarray, minimum: np.ndarray | None, supers: np.ndarray | None, format_: Format
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scales and minima [..., G] in float32: times the numbers of their super-blocks, if any."""
+    if supers is None:
+        return scale.astype(np.float32), None if minimum is None else minimum.astype(np.float32)
+    count = 1 if minimum is None else 2
+
+    def worth(integers: np.ndarray, first: int) -> np.ndarray:
+        factors = supers[..., first::count].astype(np.float32)
+        spread = np.repeat(factors, format_.groups_of_super, -1)[..., : integers.shape[-1]]
+        return integers.astype(np.float32) * spread
+
+    return worth(scale, 0), None if minimum is None else worth(minimum, 1)
 
 
 def dequantize(
     codes: np.ndarray, scale: np.ndarray, minimum: np.ndarray | None, format_: Format
 ) -> np.ndarray:
-    """`(step * code - offset) * scale + minimum` in float32, rounded after each step; [..., K]."""
+    """`(step * code - offset) * scale + minimum` in float32, rounded after each step; [..., K].
+
+    Scales and minima [..., G] are what `group_numbers` gives."""
     k = codes.shape[-1]
     steps = codes.astype(np.float32) * np.float32(format_.step) - np.float32(format_.offset)
 
@@ -55,26 +80,53 @@ def pack_codes(codes: np.ndarray, format_: Format, width: int) -> np.ndarray:
 
     A word holds four bytes of one column, and plane p of its bytes (the p-th lowest bits) four
     codes in a row: word w has, of each group, the codes from `4 * planes * w` on, plane by plane.
-    Columns past N and codes past K are 0.
+    Codes of several parts come in chunks: the words of the lowest bits first, then those of the
+    next ones, each packed like codes of so many bits. Columns past N and codes past K are 0.
     """
     n, k = codes.shape
-    planes, count = format_.planes, -(-n // width)
+    count = -(-n // width)
     padded = np.zeros((count * width, format_.groups(k) * format_.block(k)), np.uint8)
     padded[:n, :k] = codes
-    split = padded.reshape(count, width, -1, planes, WORD_BYTES)
-    packed = np.zeros((count, width, split.shape[2], WORD_BYTES), np.uint8)
-    for plane in range(planes):
-        packed |= split[:, :, :, plane] << np.uint8(plane * format_.bits)
+    chunks = padded.reshape(count, width, -1, format_.chunk_codes)
+    words = [
+        _pack_part(chunks >> np.uint8(first) & np.uint8((1 << bits) - 1), bits)
+        for first, bits in _bit_ranges(format_)
+    ]
+    packed = np.concatenate(words, 3).reshape(count, width, -1, WORD_BYTES)
     return np.ascontiguousarray(packed.transpose(0, 2, 1, 3)).view(np.int8)
 
 
 def unpack_codes(panels: np.ndarray, format_: Format, n: int, k: int) -> np.ndarray:
     """What `pack_codes` was given."""
     packed = panels.view(np.uint8).transpose(0, 2, 1, 3)
-    shifts = np.arange(format_.planes, dtype=np.uint8) * np.uint8(format_.bits)
-    split = packed[:, :, :, None] >> shifts[:, None] & np.uint8(format_.largest)
     count, width = packed.shape[:2]
-    return split.reshape(count * width, -1)[:n, :k]
+    chunks = packed.reshape(count, width, -1, format_.chunk_words, WORD_BYTES)
+    codes = np.zeros((*chunks.shape[:3], format_.chunk_codes), np.uint8)
+    start = 0
+    for first, bits in _bit_ranges(format_):
+        stop = start + format_.planes * bits // 8
+        codes |= _unpack_part(chunks[:, :, :, start:stop], bits) << np.uint8(first)
+        start = stop
+    return codes.reshape(count * width, -1)[:n, :k]
+
+
+def _bit_ranges(format_: Format) -> list[tuple[int, int]]:
+    """Of each part of a code the place of its first bit, and how many there are."""
+    return [(sum(format_.parts[:i]), bits) for i, bits in enumerate(format_.parts)]
+
+
+def _pack_part(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes [..., C] of so many bits in words, [..., C * bits / 32, 4]."""
+    planes = codes.reshape(*codes.shape[:-1], -1, 8 // bits, WORD_BYTES)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    return np.bitwise_or.reduce(planes << shifts, -2)
+
+
+def _unpack_part(words: np.ndarray, bits: int) -> np.ndarray:
+    """What `_pack_part` was given."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    codes = words[..., None, :] >> shifts & np.uint8((1 << bits) - 1)
+    return codes.reshape(*words.shape[:-2], -1)
 
 
 def pack_groups(numbers: np.ndarray, width: int) -> np.ndarray:
@@ -126,6 +178,7 @@ def multiply(
 
     Groups are added to `start` ([N], or 0) from first to last; the sum of a group is exact, and
     each step on it is rounded to float32: `(sum * scale + minimum * sum of inputs) * input scale`.
+    Scales and minima are what `group_numbers` gives.
     """
     groups = blocks.shape[-2]
     block = (blocks.shape[-1] - BLOCK_EXTRA) * WORD_BYTES

@@ -91,8 +91,10 @@ class LinearOp(KaokenOp):
     With a `format` the weight is codes of few bits, ui8 [N, K], with `weight_scale`, and perhaps
     `weight_min`, a number for each group, [N, G]; the input is what `kaoken.quantize_blocks` gives.
     The sum of a group is exact in i32, and groups are added in f32 from first to last (see
-    `kaoken.quantized.multiply`). Panels of codes hold bytes that are full of them, by words,
-    [ceil(N/R), words, R, 4], those of scales and minima are [ceil(N/R), G, R].
+    `kaoken.quantized.multiply`). Where the format has super-blocks, `weight_supers` says what the
+    integers that are scales and minima are worth, [N, S] or [N, 2 S]. Panels of codes hold bytes
+    that are full of them, by words, [ceil(N/R), words, R, 4], those of scales and minima are
+    [ceil(N/R), G, R], of super-blocks [ceil(N/R), S or 2 S, R].
     """
 
     name = "kaoken.linear"
@@ -106,6 +108,7 @@ class LinearOp(KaokenOp):
     input_scale = opt_operand_def(AnyTensor)
     weight_scale = opt_operand_def(AnyTensor)
     weight_min = opt_operand_def(AnyTensor)
+    weight_supers = opt_operand_def(AnyTensor)
 
     activation = prop_def(ActivationAttr, default_value=ActivationAttr(Activation.NONE))
     norm = prop_def(NormAttr, default_value=NormAttr(Norm.NONE))
@@ -125,6 +128,7 @@ class LinearOp(KaokenOp):
         "(`input_scale` $input_scale^ `:` type($input_scale))? "
         "(`weight_scale` $weight_scale^ `:` type($weight_scale))? "
         "(`weight_min` $weight_min^ `:` type($weight_min))? "
+        "(`weight_supers` $weight_supers^ `:` type($weight_supers))? "
         "attr-dict `:` type($input) `,` type($weight) `->` type($result)"
     )
 
@@ -197,21 +201,30 @@ class LinearOp(KaokenOp):
         rest = k - (w[1].constant or 0)
         if len(w) == 2 and not 0 <= rest < block:
             raise VerifyException(f"{x[-2]} blocks of {block} are no {w[1]} inputs")
-        if len(w) == 4 and w[1].constant != k // self.format.data.word_codes:
+        if len(w) == 4 and w[1].constant != self.format.data.words(k):
             raise VerifyException(f"{w[1]} words do not hold {k} codes")
         return (*x[:-2], Dim.of(k))
 
     def _verify_groups(self, scales: list[Shape], w: Shape, n: Dim) -> None:
         if self.weight_scale is None or self.input_scale is not None:
             raise VerifyException("with a format there is a weight_scale and no input_scale")
-        groups = Dim.of(tensor_type(self.input).get_shape()[-2])
-        wanted = (w[0], groups, w[2]) if self.is_packed else (n, groups)
-        for scale, what in zip(scales, ("weight_scale", "weight_min"), strict=False):
+        assert self.format is not None
+        format_ = self.format.data
+        if bool(format_.groups_of_super) != (self.weight_supers is not None):
+            raise VerifyException("weight_supers belongs to a format with super-blocks")
+        groups = format_.groups(self.k)
+        names = ["weight_scale", *(["weight_min"] if self.weight_min is not None else [])]
+        sizes = dict.fromkeys(names, groups)
+        if self.weight_supers is not None:
+            sizes["weight_supers"] = format_.super_blocks(self.k) * len(names)
+        for scale, (what, size) in zip(scales, sizes.items(), strict=True):
+            count = Dim.of(size)
+            wanted = (w[0], count, w[2]) if self.is_packed else (n, count)
             _expect_shape(scale, wanted, what)
 
     def _verify_scales(self, scales: list[Shape], rows: Shape, n: Dim) -> None:
-        if self.weight_min is not None:
-            raise VerifyException("weight_min belongs to a weight with a format")
+        if self.weight_min is not None or self.weight_supers is not None:
+            raise VerifyException("weight_min and weight_supers belong to a weight with a format")
         element = tensor_type(self.input).element_type
         if (element == UI8) != (self.weight_scale is not None):
             raise VerifyException("weight_scale belongs to an input of ui8")
@@ -511,7 +524,7 @@ class EmbeddingOp(KaokenOp):
         """How many lines of R words, or of R numbers, a panel has."""
         if self.format is not None:
             format_ = self.format.data
-            return format_.groups(columns) * format_.block(columns) // format_.word_codes
+            return format_.words(format_.groups(columns) * format_.block(columns))
         if tensor_type(self.table).get_num_dims() == 3:
             return columns
         pair = tensor_type(self.table).element_type == bf16

@@ -143,7 +143,8 @@ class DequantizeOp(KaokenOp):
     """Weights of few bits as numbers: `(step * code - offset) * scale + min`, in f32.
 
     input is codes ui8 [..., K], scale f32, f16 or bf16 with a number for each group of the format,
-    [..., G], min the same.
+    [..., G], min the same. With super-blocks, scale and min are ui8 or i8, and supers, of floats,
+    what they are worth: [..., S], or [..., 2 S] with min (see `kaoken.quantized`).
     """
 
     name = "kaoken.dequantize"
@@ -151,11 +152,13 @@ class DequantizeOp(KaokenOp):
     input = operand_def(AnyTensor)
     scale = operand_def(AnyTensor)
     min = opt_operand_def(AnyTensor)
+    supers = opt_operand_def(AnyTensor)
     format = prop_def(FormatAttr)
 
-    irdl_options = (ParsePropInAttrDict(),)
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     assembly_format = (
-        "$input `scale` $scale `:` type($scale) (`min` $min^ `:` type($min))? attr-dict "
+        "$input `scale` $scale `:` type($scale) (`min` $min^ `:` type($min))? "
+        "(`supers` $supers^ `:` type($supers))? attr-dict "
         "`:` type($input) `->` type($result)"
     )
 
@@ -164,13 +167,23 @@ class DequantizeOp(KaokenOp):
         k = codes[-1].constant if codes else None
         if k is None or tensor_type(self.input).element_type != UI8:
             raise VerifyException("input is codes of ui8, [..., K] with K known")
-        groups = Dim.of(self.format.data.groups(k))
-        for value, shape in zip((self.scale, self.min), rest, strict=False):
-            if value is not None and tensor_type(value).element_type not in (f32, f16, bf16):
-                raise VerifyException("scale and min are f32, f16 or bf16")
+        format_ = self.format.data
+        if bool(format_.groups_of_super) != (self.supers is not None):
+            raise VerifyException("supers belong to a format with super-blocks")
+        of_groups = [v for v in (self.scale, self.min) if v is not None]
+        types = (f32, f16, bf16) if self.supers is None else (UI8, i8)
+        counts = [(v, format_.groups(k), types) for v in of_groups]
+        if self.supers is not None:
+            count = format_.super_blocks(k) * len(of_groups)
+            counts.append((self.supers, count, (f32, f16, bf16)))
+        for (value, count, types), shape in zip(counts, rest, strict=True):
+            if tensor_type(value).element_type not in types:
+                raise VerifyException(
+                    "scale and min are f32, f16 or bf16; with super-blocks ui8 or i8, supers floats"
+                )
             if len(shape) != len(codes):
                 raise VerifyException("scale and min have a number for each group of the input")
-            unify(shape[-1], groups, "groups")
+            unify(shape[-1], Dim.of(count), "groups" if value is not self.supers else "supers")
             for a, b in zip(codes[:-1], shape[:-1], strict=True):
                 unify(a, b, "rows")
         return codes

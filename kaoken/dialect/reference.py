@@ -156,8 +156,8 @@ class KaokenFunctions(InterpreterFunctions):
         input_scale, weight_scale = optional(op.input_scale), optional(op.weight_scale)
         if op.format is not None:
             assert weight_scale is not None
-            scales = (weight_scale, optional(op.weight_min))
-            y = _few_bits(op, args[0], args[1], scales, bias)
+            numbers = (weight_scale, optional(op.weight_min), optional(op.weight_supers))
+            y = _few_bits(op, args[0], args[1], numbers, bias)
             return self._epilogue(op, y, residual, norm_weight, norm_bias)
         weight = unpack_weight(args[1], op.n, op.k) if op.is_packed else args[1]
         if weight_scale is None:
@@ -216,8 +216,10 @@ class KaokenFunctions(InterpreterFunctions):
     @impl(quant.DequantizeOp)
     def dequantize(self, interpreter: Interpreter, op: quant.DequantizeOp, args: Arrays) -> Arrays:
         codes, scale, *rest = args
-        minimum = rest[0] if rest else None
-        return (_result(op, quantized.dequantize(codes, scale, minimum, op.format.data)),)
+        minimum = rest.pop(0) if op.min is not None else None
+        supers = rest.pop(0) if op.supers is not None else None
+        weight = quantized.Quantized(op.format.data, codes, scale, minimum, supers)
+        return (_result(op, weight.dequantized()),)
 
     @impl(quant.QuantizeBlocksOp)
     def quantize_blocks(
@@ -487,18 +489,22 @@ def _few_bits(
     op: nn.LinearOp,
     blocks: Array,
     codes: Array,
-    scales: tuple[Array, Array | None],
+    numbers: tuple[Array, Array | None, Array | None],
     bias: Array | None,
 ) -> Array:
-    """The product of a weight of few bits, with the bias that its sums start at."""
+    """The product of a weight of few bits, with the bias that its sums start at; `numbers` are its
+    scales, minima and what both are worth."""
     assert op.format is not None
-    scale, minimum = scales
+    format_ = op.format.data
     if op.is_packed:
-        codes = quantized.unpack_codes(codes, op.format.data, op.n, op.k)
-        scale = quantized.unpack_groups(scale, op.n)
-        minimum = None if minimum is None else quantized.unpack_groups(minimum, op.n)
-    y = quantized.multiply(blocks, codes, scale, minimum, op.format.data, bias)
-    return _result(op, y)
+        codes = quantized.unpack_codes(codes, format_, op.n, op.k)
+    scale, minimum, supers = (
+        None if a is None else quantized.unpack_groups(a, op.n) if op.is_packed else a
+        for a in numbers
+    )
+    assert scale is not None
+    scale, minimum = quantized.group_numbers(scale, minimum, supers, format_)
+    return _result(op, quantized.multiply(blocks, codes, scale, minimum, format_, bias))
 
 
 def _result_dtype(op: Operation) -> np.dtype:

@@ -112,7 +112,7 @@ def build_decoder(
     """The module of a decoder whose caches hold `capacity` tokens.
 
     Keys of `formats` name weights of few bits: under the key the store has codes, with `.scale` and
-    perhaps `.min` behind it the rest.
+    perhaps `.min` and `.supers` behind it the rest.
 
     The store gains the rotary tables. Raises KaokenError when a weight is missing or has another
     shape than the configuration says.
@@ -188,8 +188,8 @@ class _DecoderBuilder(Graph):
         if (format_ := self.formats.get(key)) is None:
             value = self.add(WeightOp(key, TensorType(f32, shape)))
         else:
-            parts = [key, f"{key}.scale", *([f"{key}.min"] if self.has(f"{key}.min") else [])]
-            values = [self._stored(part) for part in parts]
+            parts = [key, *(f"{key}.{part}" for part in ("scale", "min", "supers"))]
+            values = [self._stored(part) if self.has(part) else None for part in parts]
             value = self.make(DequantizeOp, values, {"format": FormatAttr(format_)})
         value.name_hint = hint
         return value

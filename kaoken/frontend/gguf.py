@@ -22,7 +22,7 @@ from kaoken.dialect.formats import Format
 from kaoken.errors import KaokenError
 from kaoken.frontend.decoder import DecoderConfig, build_decoder
 from kaoken.frontend.generation_config import of_gguf
-from kaoken.frontend.gguf_blocks import gguf_blocks
+from kaoken.frontend.gguf_blocks import KEPT, gguf_blocks
 from kaoken.frontend.rotary import Rotary
 from kaoken.quantized import Quantized
 from kaoken.weights import WeightStore
@@ -30,9 +30,12 @@ from kaoken.weights import WeightStore
 if TYPE_CHECKING:
     import gguf
 
-KEPT = ("Q8_0", "Q4_0", "Q4_1", "TQ1_0", "TQ2_0")
-"""The tensor types whose codes and scales are kept."""
-TYPES = ("F32", "F16", "BF16", *KEPT, "Q5_0", "Q5_1", "Q4_K", "Q6_K")
+FLOATS = ("F32", "F16", "BF16")
+"""The tensor types that are numbers."""
+CODEBOOKS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS")
+WIDENED = ("MXFP4", "NVFP4", *CODEBOOKS)
+"""The tensor types without a kernel of their own, which become float32."""
+TYPES = (*FLOATS, *KEPT, *WIDENED)
 """The tensor types that kaoken reads."""
 MAGIC = b"GGUF"
 
@@ -324,6 +327,8 @@ def _weights(file: GgufFile, architecture: Architecture) -> tuple[WeightStore, d
         store.add(f"{key}.scale", kept.scale)
         if kept.minimum is not None:
             store.add(f"{key}.min", kept.minimum)
+        if kept.supers is not None:
+            store.add(f"{key}.supers", kept.supers)
     return store, formats
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
 import transformers
 
@@ -42,6 +43,33 @@ def write_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(True)
+
+
+_HALVES = {
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+}
+"""Where a block has its f16, at byte 0 alone where nothing is said."""
+
+
+def random_blocks(
+    type_: gguf.GGMLQuantizationType, n: int, k: int, worth: float | None = None
+) -> np.ndarray:
+    """Random bytes as blocks of a quantised type, [n, bytes]; f16 are finite, or as said."""
+    weights, size = gguf.GGML_QUANT_SIZES[type_]
+    blocks = np.random.default_rng(n + k).integers(0, 256, (n, k // weights, size), np.uint8)
+    for at in _HALVES.get(type_.name, (0,)):
+        blocks[..., at + 1] &= 0xBF
+        if worth is not None:
+            blocks[..., at : at + 2] = np.frombuffer(np.float16(worth).tobytes(), np.uint8)
+    return blocks.reshape(n, -1)
 
 
 def random_model(kind: str, **sizes: Any) -> Any:

@@ -18,7 +18,7 @@ from kaoken.modules import parse_module
 from kaoken.pipelines import loop_pipeline
 from kaoken.quantized import (
     Quantized,
-    dequantize,
+    group_numbers,
     multiply,
     pack_codes,
     pack_groups,
@@ -39,17 +39,27 @@ FORMATS = [
     Format(2, 256, 1),
     Format(2, 0, 1),
     Format(1, 32, 1, 2),
+    Format(5, 32, 16),
+    Format(6, 16, 32, groups_of_super=16),
+    Format(5, 32, groups_of_super=2),
+    Format(2, 16, groups_of_super=3),
 ]
-MINIMA = {Format(4, 32)}
+MINIMA = {Format(4, 32), FORMATS[-2], FORMATS[-1]}
+"""The formats that get minima here."""
 
 
 def random_weight(format_: Format, n: int, k: int, seed: int = 0) -> Quantized:
     random = np.random.default_rng(seed)
     codes = random.integers(0, format_.largest + 1, (n, k)).astype(np.uint8)
     groups = (n, format_.groups(k))
-    scale = random.standard_normal(groups).astype(np.float16)
-    minimum = random.standard_normal(groups).astype(np.float16)
-    return Quantized(format_, codes, scale, minimum if format_ in MINIMA else None)
+    supers = None
+    if format_.groups_of_super:
+        scale, minimum = random.integers(-128, 128, (2, *groups), np.int8)
+        count = 2 if format_ in MINIMA else 1
+        supers = random.standard_normal((n, format_.super_blocks(k) * count)).astype(np.float16)
+    else:
+        scale, minimum = random.standard_normal((2, *groups)).astype(np.float16)
+    return Quantized(format_, codes, scale, minimum if format_ in MINIMA else None, supers)
 
 
 @pytest.mark.parametrize("format_", FORMATS, ids=str)
@@ -68,7 +78,8 @@ def test_the_product_is_that_of_the_numbers(format_: Format):
     weight = random_weight(format_, 5, 70)
     x = np.random.default_rng(1).standard_normal((3, 70)).astype(np.float32)
     blocks = quantize_blocks(x, format_.block(70))
-    y = multiply(blocks, weight.codes, weight.scale, weight.minimum, format_)
+    numbers = group_numbers(weight.scale, weight.minimum, weight.supers, format_)
+    y = multiply(blocks, weight.codes, *numbers, format_)
     steps = blocks[..., :-2].copy().view(np.int8).reshape(*blocks.shape[:-1], -1)
     inputs = steps * blocks[..., -2, None].view(np.float32)
     exact = inputs.reshape(3, -1)[:, :70] @ weight.dequantized().T
@@ -133,22 +144,10 @@ def _linears(formats: list[Format], k: int, n: int, plain: bool = False) -> str:
     """A layer for each format, all with the same input."""
     lines, results = [], []
     for i, format_ in enumerate(formats):
-        g = format_.groups(k)
-        minimum = f"(min %m{i} : tensor<{n}x{g}xf16>)" if format_ in MINIMA else ""
         if plain:
             lines.append(f'%v{i} = kaoken.weight "w{i}" : tensor<{n}x{k}xf32>')
         else:
-            lines += [
-                f'%c{i} = kaoken.weight "c{i}" : tensor<{n}x{k}xui8>',
-                f'%s{i} = kaoken.weight "s{i}" : tensor<{n}x{g}xf16>',
-            ]
-            if minimum:
-                lines.append(f'%m{i} = kaoken.weight "m{i}" : tensor<{n}x{g}xf16>')
-            lines.append(
-                f"%v{i} = kaoken.dequantize %c{i} scale %s{i} : tensor<{n}x{g}xf16> "
-                f"{minimum.strip('()')} {{format = #kaoken.format<{format_}>}} "
-                f": tensor<{n}x{k}xui8> -> tensor<{n}x{k}xf32>"
-            )
+            lines += _dequantized(i, format_, n, k)
         lines.append(
             f"%y{i} = kaoken.linear %x, %v{i} : tensor<?x{k}xf32>, tensor<{n}x{k}xf32> "
             f"-> tensor<?x{n}xf32>"
@@ -166,6 +165,31 @@ func.func @main(%x: tensor<?x{k}xf32> {{kaoken.shape = #kaoken.shape<[rows, {k}]
 """
 
 
+def _dequantized(i: int, format_: Format, n: int, k: int) -> list[str]:
+    """The weights of one layer, and what makes numbers of them."""
+    number = "i8" if format_.groups_of_super else "f16"
+    types = {"scale": f"tensor<{n}x{format_.groups(k)}x{number}>"}
+    if format_ in MINIMA:
+        types["min"] = types["scale"]
+    if format_.groups_of_super:
+        types["supers"] = f"tensor<{n}x{format_.super_blocks(k) * len(types)}xf16>"
+    weights = {"codes": f"tensor<{n}x{k}xui8>"} | types
+    lines = [f'%{name}{i} = kaoken.weight "{name}{i}" : {type_}' for name, type_ in weights.items()]
+    operands = " ".join(f"{name} %{name}{i} : {type_}" for name, type_ in types.items())
+    return [
+        *lines,
+        f"%v{i} = kaoken.dequantize %codes{i} {operands} {{format = #kaoken.format<{format_}>}} "
+        f": tensor<{n}x{k}xui8> -> tensor<{n}x{k}xf32>",
+    ]
+
+
+def _stored(i: int, weight: Quantized) -> dict[str, np.ndarray]:
+    """The parts of a weight by the names that `_dequantized` gives them."""
+    parts = (weight.codes, weight.scale, weight.minimum, weight.supers)
+    named = zip(("codes", "scale", "min", "supers"), parts, strict=True)
+    return {f"{name}{i}": part for name, part in named if part is not None}
+
+
 def _kept(formats: list[Format], k: int, n: int) -> ModuleOp:
     """The layers as `quantize` makes them; the first column's codes are the largest there are."""
     module = parse_module(_linears(formats, k, n))
@@ -173,9 +197,7 @@ def _kept(formats: list[Format], k: int, n: int) -> ModuleOp:
     for i, format_ in enumerate(formats):
         weight = random_weight(format_, n, k, i)
         weight.codes[0] = format_.largest
-        arrays |= {f"c{i}": weight.codes, f"s{i}": weight.scale}
-        if weight.minimum is not None:
-            arrays[f"m{i}"] = weight.minimum
+        arrays |= _stored(i, weight)
     attach_store(module, store_from(arrays))
     return apply_passes(module, "quantize{dtype=auto}")
 
@@ -186,7 +208,7 @@ def test_compiled_code_equals_numpy(target: str, tmp_path: Path):
     machine = TargetMachine.parse(target)
     if machine.description.architecture not in ("", platform.machine()):
         pytest.skip("another architecture")
-    formats = FORMATS if target != "generic" else FORMATS[1:3]
+    formats = FORMATS if target != "generic" else [*FORMATS[1:3], *FORMATS[-3:-1]]
     kept = _kept(formats, 129, 50)
     low = apply_passes(kept, f"choose-schedule{{target={machine.description.name}}},bake")
     for one in loop_pipeline(1):
@@ -208,15 +230,34 @@ def test_compiled_code_equals_numpy(target: str, tmp_path: Path):
 
 def test_gguf_blocks_are_what_gguf_reads():
     gguf = pytest.importorskip("gguf")
-    from kaoken.frontend.gguf import KEPT
-    from kaoken.frontend.gguf_blocks import gguf_blocks
+    pytest.importorskip("transformers")
+    from kaoken.frontend.gguf_blocks import KEPT, gguf_blocks
+    from tests.unit.gguf_files import random_blocks
 
-    weight = np.random.default_rng(0).standard_normal((5, 512)).astype(np.float32)
     for kind in KEPT:
         type_ = gguf.GGMLQuantizationType[kind]
-        data = gguf.quants.quantize(weight, type_)
-        kept = gguf_blocks(kind, data, 512)
-        np.testing.assert_array_equal(
-            dequantize(kept.codes, kept.scale, kept.minimum, kept.format),
-            gguf.quants.dequantize(data, type_),
-        )
+        data = random_blocks(type_, 5, 512)
+        values = gguf_blocks(kind, data, 512).dequantized()
+        np.testing.assert_array_equal(values, gguf.quants.dequantize(data, type_), err_msg=kind)
+
+
+def test_rows_that_are_looked_up(tmp_path: Path):
+    """Scales and minima of super-blocks, and both at once, in compiled code."""
+    format_, n, k = FORMATS[-2], 9, 161
+    lines = "\n  ".join(_dequantized(0, format_, n, k))
+    module = parse_module(f"""
+func.func @main(%ids: tensor<?xi64> {{kaoken.shape = #kaoken.shape<[rows]>}}) -> tensor<?x{k}xf32>
+    attributes {{kaoken.max = {{rows = 20}}}} {{
+  {lines}
+  %y = kaoken.embedding %v0, %ids : tensor<{n}x{k}xf32>, tensor<?xi64> -> tensor<?x{k}xf32>
+  return %y : tensor<?x{k}xf32>
+}}
+""")
+    weight = random_weight(format_, n, k)
+    attach_store(module, store_from(_stored(0, weight)))
+    low = apply_passes(module, "quantize{dtype=auto},choose-schedule,bake,lower-to-loops")
+    assert "ui8" in str(low)
+    model = compile_stage(low, tmp_path / "model", TargetMachine.parse("native"))
+    ids = np.array([3, 0, 8, 8, 1])
+    (found,) = run_stage(model, [ids])
+    np.testing.assert_array_equal(found, weight.dequantized()[ids])

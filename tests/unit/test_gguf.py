@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
+from kaoken.dialect.nn import LinearOp
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.frontend.gguf import KEPT, GgufFile, import_gguf
 from kaoken.frontend.gguf_tokenizer import write_tokenizer
 from tests.available import STORIES, needs_stories
+from tests.helpers import apply_passes
 
 gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
@@ -22,7 +24,7 @@ pytest.importorskip("transformers")
 from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
+from tests.unit.gguf_files import random_blocks, random_model, write_gguf  # noqa: E402
 
 SIZES = {
     "hidden_size": 32,
@@ -94,7 +96,7 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "MXFP4"])
 def test_tensor_types(kind: str, tmp_path: Path) -> None:
     model = random_model("llama", **(SIZES | {"intermediate_size": 64}))
     type_ = gguf.GGMLQuantizationType[kind]
@@ -107,29 +109,39 @@ def test_tensor_types(kind: str, tmp_path: Path) -> None:
         assert str(notes) == f'["m.gguf: {kind} (3 tensors) become f32"]'
     exact = model.model.layers[0].mlp.up_proj.weight.detach().numpy()
     read = GgufFile(path).array("blk.0.ffn_up.weight")
-    assert 0 < np.abs(read - exact).max() < 0.2 * np.abs(exact).max()
+    assert 0 < np.abs(read - exact).max() < 0.25 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K"])
-def test_k_quants(kind: str, tmp_path: Path) -> None:
-    """Random blocks of 256 with small scales: what gguf's own reader makes of them."""
-    type_ = gguf.GGMLQuantizationType[kind]
-    size = gguf.GGML_QUANT_SIZES[type_][1]
-    blocks = np.random.default_rng(0).integers(0, 256, (6, size), np.uint8)
-    at = 0 if kind == "Q4_K" else size - 2
-    blocks[:, at : at + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
-    if kind == "Q4_K":
-        blocks[:, 2:4] = np.frombuffer(np.float16(0.02).tobytes(), np.uint8)
-    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "llama")
-    writer.add_tensor("blk.0.ffn_up.weight", blocks, raw_dtype=type_)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    values = GgufFile(tmp_path / "k.gguf").array("blk.0.ffn_up.weight")
-    assert values.shape == (6, 256)
-    assert np.isfinite(values).all()
-    assert len(np.unique(values)) > 100
+MIXED = {
+    "attn_q.weight": "Q4_K",
+    "attn_k.weight": "Q4_K",
+    "attn_v.weight": "Q6_K",
+    "attn_output.weight": "Q5_K",
+    "ffn_gate.weight": "Q3_K",
+    "ffn_up.weight": "Q2_K",
+    "ffn_down.weight": "Q5_K",
+    "token_embd.weight": "Q6_K",
+    "output.weight": "Q5_0",
+}
+
+
+def test_a_file_of_many_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every matrix stays codes; all that the logits lose is what inputs of eight bits lose."""
+
+    def quantize(array: np.ndarray, type_: Any) -> np.ndarray:
+        return random_blocks(type_, *array.shape, worth=2e-4 if array.shape[0] > 97 else 1e-3)
+
+    monkeypatch.setattr(gguf.quants, "quantize", quantize)
+    sizes = SIZES | {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    kinds = {name: gguf.GGMLQuantizationType[kind] for name, kind in MIXED.items()}
+    path = write_gguf(tmp_path / "m.gguf", random_model("llama", **sizes), kinds)
+    ids = [5, 90, 0, 33]
+    exact = logits(import_gguf(path), ids, [4])
+    kept = apply_passes(import_gguf(path), "fuse,quantize{dtype=auto}")
+    assert sum(op.format is not None for op in kept.walk() if isinstance(op, LinearOp)) == 19
+    found = logits(kept, ids, [4])
+    difference = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert 0 < difference < 0.02
 
 
 @needs_stories
@@ -182,10 +194,13 @@ def test_unknown_tensor_type(tmp_path: Path) -> None:
 
 
 def test_known_type_that_is_not_read(tmp_path: Path) -> None:
-    type_ = gguf.GGMLQuantizationType.MXFP4
-    model = random_model("llama", **(SIZES | {"hidden_size": 256}))
-    path = write_gguf(tmp_path / "m.gguf", model, {"ffn_up.weight": type_})
-    with pytest.raises(KaokenError, match=r"ffn_up.weight has the type MXFP4; kaoken reads F32"):
+    path = small_file(tmp_path)
+    data = bytearray(path.read_bytes())
+    name = b"blk.0.attn_norm.weight"
+    at = data.index(name) + len(name) + 4 + 8
+    data[at : at + 4] = int(gguf.GGMLQuantizationType.I32).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(KaokenError, match=r"attn_norm.weight has the type I32; kaoken reads F32"):
         import_gguf(path)
 
 

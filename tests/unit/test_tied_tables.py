@@ -88,6 +88,8 @@ FORMATS = [
     Format(4, 32, 8),
     Format(2, 0, 1),
     Format(1, 32, 1, 2),
+    Format(5, 32, 16),
+    Format(6, 16, 32),
 ]
 
 

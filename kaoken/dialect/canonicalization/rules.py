@@ -43,6 +43,7 @@ LINEAR_OPERANDS = (
     "input_scale",
     "weight_scale",
     "weight_min",
+    "weight_supers",
 )
 _LINEAR_PROPERTIES = (
     "activation",

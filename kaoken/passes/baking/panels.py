@@ -44,7 +44,7 @@ class PanelPacker:
                 continue
             if not isinstance(op.weight.owner, WeightOp):
                 continue
-            groups = () if op.format is None else (op.weight_scale, op.weight_min)
+            groups = () if op.format is None else (op.weight_scale, op.weight_min, op.weight_supers)
             op.out_features = int_attr(op.n)
             new = {
                 value: self._panels(value.owner, width, op, value is op.weight)

@@ -9,11 +9,13 @@ parallel m:                                      # panels of bf16: [V / R][H / 2
   parallel w:
     parallel j: y[m, w * 2 + j] = table[row / R, w, row % R, j]
 
-Panels of codes are read as words, which hold the codes of four bytes plane by plane:
+Panels of codes are read as words, which hold the codes of four bytes plane by plane (in several
+words where a code has several parts):
 
   parallel w:
     word = table[row / R, w, row % R]
-    y[m, w * 8 + 4 * p + b] = (word >> (8 * b + p * 4)) & 15             # for each p and b
+    codes = (word >> (p * 4)) & 0x0f0f0f0f                               # for each plane p
+    y[m, w * 8 + 4 * p + b] = (codes >> (8 * b)) & 15                    # and each of its bytes
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.formats import WORD_BYTES, Format
 from kaoken.dialect.kaoken_loop import ConvertOp
 from kaoken.dialect.nn import UI8, EmbeddingOp
+from kaoken.passes.lowering.few_bits import code_words
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.rows import checked_index
@@ -83,22 +86,27 @@ def _codes(
     source: tuple[SSAValue, SSAValue, SSAValue],
     target: tuple[SSAValue, SSAValue],
 ) -> None:
-    """A row of codes, each a byte; the last word may hold some past the row's end."""
+    """A row of codes, each a byte; the last chunk may hold some past the row's end."""
     table, panel, lane = source
-    whole, rest = divmod(columns, format_.word_codes)
+    size, words = format_.chunk_codes, format_.chunk_words
+    whole, rest = divmod(columns, size)
 
     def unpack(w: Index, count: int) -> None:
-        word = kernel.load(table, panel, w, lane)
+        def word(i: int) -> SSAValue:
+            return kernel.load(table, panel, kernel.affine(lambda w: w * words + i, w), lane)
+
         mask = kernel.constant(format_.largest, i32)
-        for code in range(count):
-            plane, byte = divmod(code, WORD_BYTES)
-            shift = kernel.constant(byte * 8 + plane * format_.bits, i32)
-            value = kernel.insert(arith.AndIOp(kernel.insert(arith.ShRUIOp(word, shift)), mask))
-            at = kernel.affine(lambda w, code=code: w * format_.word_codes + code, w)
-            kernel.store(kernel.insert(ConvertOp(value, UI8)), *target, at)
+        for plane, codes in enumerate(code_words(kernel, format_, word)):
+            for byte in range(min(WORD_BYTES, count - plane * WORD_BYTES)):
+                shift = kernel.constant(byte * 8, i32)
+                value = kernel.insert(arith.ShRUIOp(codes, shift))
+                value = kernel.insert(arith.AndIOp(value, mask))
+                code = plane * WORD_BYTES + byte
+                at = kernel.affine(lambda w, code=code: w * size + code, w)
+                kernel.store(kernel.insert(ConvertOp(value, UI8)), *target, at)
 
     if whole:
         with kernel.parallel("w", whole) as w:
-            unpack(w, format_.word_codes)
+            unpack(w, size)
     if rest:
         unpack(whole, rest)

@@ -9,12 +9,18 @@ reduce g: 0 .. groups                             # the last two words of a bloc
   acc += float(sum of sum[p]) * scale[n0, g, n1] * x[m, g, scale]
 
 Each plane has a sum of its own, since a sum that waits for its own last addition takes as many
-cycles as one product lasts.
+cycles as one product lasts. Codes of several parts come in chunks of a few words: k counts those,
+and a plane's codes are put together from its bits in a word of each part.
+
+With super-blocks the numbers of a group are integers, and there is a loop around:
+
+reduce s: factor = supers[n0, s, n1]
+  reduce g: ...   acc += float(sum of sum[p]) * (float(scale[n0, s * 8 + g, n1]) * factor) * ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import arith
@@ -23,10 +29,10 @@ from xdsl.ir import SSAValue
 
 from kaoken.dialect.dims import product
 from kaoken.dialect.formats import Format
-from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
+from kaoken.dialect.kaoken_loop import DotKind, DotOp
 from kaoken.dialect.nn import BLOCK_EXTRA, LinearOp
 from kaoken.errors import KaokenError
-from kaoken.passes.lowering.kernel import Kernel
+from kaoken.passes.lowering.kernel import Kernel, as_f32
 from kaoken.passes.lowering.nest import Index
 
 _BYTE = 0x01010101
@@ -47,10 +53,12 @@ class FewBitsBuffers:
     w: SSAValue
     scale: SSAValue
     minimum: SSAValue | None
+    supers: SSAValue | None
+    """What scales and minima are worth in each super-block."""
 
     @property
-    def words(self) -> int:
-        """Words of codes in a group."""
+    def chunks(self) -> int:
+        """Chunks of codes in a group."""
         return self.block_words // self.format.planes
 
 
@@ -72,6 +80,7 @@ def few_bits_buffers(op: LinearOp, kernel: Kernel) -> FewBitsBuffers:
         kernel.buffer("w", op.weight, kernel.shape(op.weight)[:3], element=i32),
         kernel.buffer("ws", op.weight_scale),
         minimum,
+        None if op.weight_supers is None else kernel.buffer("wsupers", op.weight_supers),
     )
 
 
@@ -84,52 +93,81 @@ def sum_of_groups(
 ) -> SSAValue:
     """One sum, as `kaoken.quantized.multiply` says."""
 
-    def group(g: SSAValue, acc: SSAValue) -> SSAValue:
+    def number(buffer: SSAValue, g: SSAValue, factor: SSAValue | None) -> SSAValue:
+        value = as_f32(kernel, read(buffer, g))
+        return value if factor is None else kernel.insert(arith.MulfOp(value, factor))
+
+    def group(g: SSAValue, acc: SSAValue, factors: Sequence[SSAValue | None]) -> SSAValue:
         inputs = kernel.load(b.x, i, g, b.block_words + 1)
         total = _integer_sum(kernel, b, i, g, inputs, read)
-        value = kernel.insert(ConvertOp(total, f32))
-        value = kernel.insert(arith.MulfOp(value, _number(kernel, read(b.scale, g))))
+        value = as_f32(kernel, total)
+        value = kernel.insert(arith.MulfOp(value, number(b.scale, g, factors[0])))
         if b.minimum is not None:
-            offset = kernel.insert(
-                arith.MulfOp(
-                    _number(kernel, read(b.minimum, g)), kernel.insert(ConvertOp(inputs, f32))
-                )
-            )
+            least = number(b.minimum, g, factors[1])
+            offset = kernel.insert(arith.MulfOp(least, as_f32(kernel, inputs)))
             value = kernel.insert(arith.AddfOp(value, offset))
         step = kernel.load(b.steps, i, g, b.block_words)
         return kernel.insert(arith.AddfOp(acc, kernel.insert(arith.MulfOp(value, step))))
 
-    return kernel.fold("g", b.groups, start, group)
+    if b.supers is None:
+        return kernel.fold("g", b.groups, start, lambda g, acc: group(g, acc, (None, None)))
+    return _by_super_blocks(kernel, b, start, read, group)
+
+
+Group = Callable[[SSAValue, SSAValue, Sequence[SSAValue | None]], SSAValue]
+"""What a sum is after a group, which is numbered; what integers in it are worth comes last."""
+
+
+def _by_super_blocks(
+    kernel: Kernel, b: FewBitsBuffers, start: SSAValue, read: Read, group: Group
+) -> SSAValue:
+    """The sum of all groups; the last super-block may have fewer of them."""
+    supers, groups = b.supers, b.format.groups_of_super
+    assert supers is not None
+    count = 1 if b.minimum is None else 2
+
+    def block(s: Index, size: int, acc: SSAValue) -> SSAValue:
+        places = [kernel.affine(lambda s, i=i: s * count + i, s) for i in range(count)]
+        factors = [as_f32(kernel, read(supers, at)) for at in places]
+
+        def one(g: SSAValue, acc: SSAValue) -> SSAValue:
+            return group(kernel.affine(lambda s, g: s * groups + g, s, g), acc, factors)
+
+        return kernel.fold("g", size, acc, one)
+
+    whole, rest = divmod(b.groups, groups)
+    total = start
+    if whole:
+        total = kernel.fold("s", whole, total, lambda s, acc: block(s, groups, acc))
+    return block(whole, rest, total) if rest else total
 
 
 def _integer_sum(
     kernel: Kernel, b: FewBitsBuffers, i: SSAValue, g: SSAValue, inputs: SSAValue, read: Read
 ) -> SSAValue:
     """The exact sum of a group, codes counted from their offset."""
-    planes, bits, step = b.format.planes, b.format.bits, b.format.step
-    kind = DotKind.UI8_I8 if bits == 8 else DotKind.UI7_I8
+    planes, step = b.format.planes, b.format.step
+    kind = DotKind.UI8_I8 if b.format.bits == 8 else DotKind.UI7_I8
     zero = kernel.constant(0, i32)
     offset = zero
     if b.format.offset:
         times = kernel.constant(-b.format.offset, i32)
         offset = kernel.insert(arith.MuliOp(inputs, times))
 
-    def word(k: SSAValue, sums: list[SSAValue]) -> list[SSAValue]:
-        codes = read(b.w, kernel.affine(lambda g, k: g * b.words + k, g, k))
-        for plane in range(planes):
-            part = codes
-            if plane:
-                part = kernel.insert(arith.ShRUIOp(codes, kernel.constant(plane * bits, i32)))
-            if planes > 1:
-                mask = kernel.constant(_BYTE * b.format.largest, i32)
-                part = kernel.insert(arith.AndIOp(part, mask))
+    def word(k: SSAValue, at: int) -> SSAValue:
+        size = b.format.chunk_words
+        place = kernel.affine(lambda g, k: g * (b.chunks * size) + k * size + at, g, k)
+        return read(b.w, place)
+
+    def chunk(k: SSAValue, sums: list[SSAValue]) -> list[SSAValue]:
+        for plane, codes in enumerate(code_words(kernel, b.format, lambda i: word(k, i))):
             at = kernel.affine(lambda k, plane=plane: k * planes + plane, k)
-            product = DotOp(kind, part, kernel.load(b.x, i, g, at), sums[plane])
+            product = DotOp(kind, codes, kernel.load(b.x, i, g, at), sums[plane])
             sums[plane] = kernel.insert(product)
         return sums
 
     starts = [offset if step == 1 else zero] + [zero] * (planes - 1)
-    total, *rest = kernel.reduce("k", b.words, starts, word)
+    total, *rest = kernel.reduce("k", b.chunks, starts, chunk)
     for one in rest:
         total = kernel.insert(arith.AddiOp(total, one))
     if step == 1:
@@ -138,6 +176,31 @@ def _integer_sum(
     return kernel.insert(arith.AddiOp(total, offset))
 
 
-def _number(kernel: Kernel, value: SSAValue) -> SSAValue:
-    """A scale as f32."""
-    return value if value.type == f32 else kernel.insert(ConvertOp(value, f32))
+def code_words(
+    kernel: Kernel, format_: Format, word: Callable[[int], SSAValue]
+) -> Iterator[SSAValue]:
+    """The codes of a chunk, four in a word, from where their bits are packed: `word(i)` gives the
+    i-th word of the chunk."""
+    words = [word(at) for at in range(format_.chunk_words)]
+    for plane in range(format_.planes):
+        codes, first, start = None, 0, 0
+        for bits in format_.parts:
+            at, place = divmod(plane, 8 // bits)
+            part = _bits(kernel, words[start + at], place * bits, first, bits)
+            codes = part if codes is None else kernel.insert(arith.OrIOp(codes, part))
+            start += format_.planes * bits // 8
+            first += bits
+        assert codes is not None
+        yield codes
+
+
+def _bits(kernel: Kernel, word: SSAValue, source: int, target: int, bits: int) -> SSAValue:
+    """So many bits of each byte of a word, moved from one place to another, without the rest."""
+    if source > target:
+        word = kernel.insert(arith.ShRUIOp(word, kernel.constant(source - target, i32)))
+    elif source < target:
+        word = kernel.insert(arith.ShLIOp(word, kernel.constant(target - source, i32)))
+    if bits == 8:
+        return word
+    mask = kernel.constant(_BYTE * (((1 << bits) - 1) << target), i32)
+    return kernel.insert(arith.AndIOp(word, mask))

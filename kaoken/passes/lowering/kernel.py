@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     MemRefType,
     StringAttr,
+    f32,
     i64,
 )
 from xdsl.ir import Attribute, Block, Region, SSAValue
@@ -21,6 +22,7 @@ from xdsl.ir import Attribute, Block, Region, SSAValue
 from kaoken.dialect.attributes import ScheduleAttr, Shape, ShapeAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.kaoken_loop import ConvertOp
 from kaoken.passes.lowering.nest import Index, Nest
 from kaoken.passes.strict import demand
 
@@ -52,6 +54,11 @@ class StatusArgument:
 
 
 KernelArgument = BufferArgument | SizeArgument | StatusArgument
+
+
+def as_f32(nest: Nest, value: SSAValue) -> SSAValue:
+    """A number of any type as f32."""
+    return value if value.type == f32 else nest.insert(ConvertOp(value, f32))
 
 
 @dataclass

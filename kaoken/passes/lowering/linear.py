@@ -128,7 +128,7 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
     few_bits = few_bits_buffers(op, kernel) if op.format is not None else None
     x = None if few_bits is None else few_bits.x
     if few_bits is not None:
-        k, word, rows = few_bits.words, i32, product(kernel.shape(op.result)[:-1])
+        k, word, rows = few_bits.chunks, i32, product(kernel.shape(op.result)[:-1])
     shape = kernel.shape(op.weight)
     return _Linear(
         x or kernel.buffer("x", op.input, (rows, Dim.of(k)), element=word),

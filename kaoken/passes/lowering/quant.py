@@ -41,7 +41,7 @@ from kaoken.dialect.quant import (
     steps_above,
     steps_below,
 )
-from kaoken.passes.lowering.kernel import Kernel
+from kaoken.passes.lowering.kernel import Kernel, as_f32
 from kaoken.passes.lowering.nest import Index
 from kaoken.passes.lowering.rows import row_shape
 
@@ -161,16 +161,25 @@ def lower_dequantize(op: DequantizeOp, kernel: Kernel) -> None:
     codes = kernel.buffer("x", op.input, (rows, width))
     scales = kernel.buffer("scale", op.scale, groups)
     minima = None if op.min is None else kernel.buffer("min", op.min, groups)
+    count = 1 if minima is None else 2
+    supers = None
+    if op.supers is not None:
+        shape = (rows, Dim.of(format_.super_blocks(k) * count))
+        supers = kernel.buffer("super", op.supers, shape)
     y = kernel.buffer("y", op.result, (rows, width))
     block = format_.block(k)
 
-    def number(buffer: SSAValue, m: SSAValue, g: Index) -> SSAValue:
-        value = kernel.load(buffer, m, g)
-        return value if value.type == f32 else kernel.insert(ConvertOp(value, f32))
+    def number(buffer: SSAValue, m: SSAValue, g: Index, which: int = 0) -> SSAValue:
+        value = as_f32(kernel, kernel.load(buffer, m, g))
+        if supers is None:
+            return value
+        at = kernel.affine(lambda g: g // format_.groups_of_super * count + which, g)
+        factor = as_f32(kernel, kernel.load(supers, m, at))
+        return kernel.insert(arith.MulfOp(value, factor))
 
     def emit(m: SSAValue, g: Index, size: int) -> None:
         scale = number(scales, m, g)
-        least = None if minima is None else number(minima, m, g)
+        least = None if minima is None else number(minima, m, g, 1)
         with kernel.parallel("h", size) as h:
             at = kernel.affine(lambda g, h: g * block + h, g, h)
             value = kernel.insert(ConvertOp(kernel.load(codes, m, at), f32))

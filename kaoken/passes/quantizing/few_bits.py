@@ -50,6 +50,12 @@ class Parts:
     codes: SSAValue
     scale: SSAValue
     minimum: SSAValue | None
+    supers: SSAValue | None = None
+
+    @property
+    def values(self) -> list[SSAValue | None]:
+        """The operands of `kaoken.dequantize`."""
+        return [self.codes, self.scale, self.minimum, self.supers]
 
 
 @dataclass
@@ -97,6 +103,7 @@ class FewBits:
             "weight": parts.codes,
             "weight_scale": parts.scale,
             "weight_min": parts.minimum,
+            "weight_supers": parts.supers,
         }
         properties = {"format": FormatAttr(parts.format)}
         Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
@@ -110,7 +117,7 @@ class FewBits:
             return
         rows = [
             None if value is None else _insert(op, EmbeddingOp.make([value, op.indices]))
-            for value in (parts.codes, parts.scale, parts.minimum)
+            for value in parts.values
         ]
         dequantize = DequantizeOp.make(rows, {"format": FormatAttr(parts.format)})
         dequantize.result.name_hint = op.result.name_hint
@@ -123,18 +130,18 @@ class FewBits:
                 found = rounded(self.work.value(weight), name, self.group)
             except KaokenError as error:
                 raise KaokenError(f'the weight "{source}" cannot be rounded: {error}') from None
-            arrays = (found.codes, found.scale, found.minimum)
+            arrays = (found.codes, found.scale, found.minimum, found.supers)
             made = [
                 None if array is None else self._weight(f"{source}.{name}{end}", array)
-                for end, array in zip(("", ".scale", ".min"), arrays, strict=True)
+                for end, array in zip(("", ".scale", ".min", ".supers"), arrays, strict=True)
             ]
             first = self.block.first_op
             assert first is not None
             Rewriter.insert_op([op for op in made if op is not None], InsertPoint.before(first))
-            codes, scale, minimum = (None if op is None else op.result for op in made)
+            codes, scale, *rest = (None if op is None else op.result for op in made)
             assert codes is not None
             assert scale is not None
-            self.known[key] = Parts(found.format, codes, scale, minimum)
+            self.known[key] = Parts(found.format, codes, scale, *rest)
         return self.known[key]
 
     def _weight(self, key: str, array: object) -> WeightOp:
@@ -158,7 +165,7 @@ def stored_parts(value: SSAValue, before: Operation) -> Parts | None:
         return None
     owner = value.owner
     if isinstance(owner, DequantizeOp):
-        return Parts(format_, owner.input, owner.scale, owner.min)
+        return Parts(format_, owner.input, owner.scale, owner.min, owner.supers)
     assert isinstance(owner, ConcatOp)
     pieces = [stored_parts(part, before) for part in owner.inputs]
 
@@ -168,12 +175,11 @@ def stored_parts(value: SSAValue, before: Operation) -> Parts | None:
             return None
         return _insert(before, ConcatOp.make([present], {"dim": int_attr(0)}))
 
-    known = [piece for piece in pieces if piece is not None]
-    codes = joined([p.codes for p in known])
-    scale = joined([p.scale for p in known])
+    known = [piece.values for piece in pieces if piece is not None]
+    codes, scale, *rest = (joined(list(values)) for values in zip(*known, strict=True))
     assert codes is not None
     assert scale is not None
-    return Parts(format_, codes, scale, joined([p.minimum for p in known]))
+    return Parts(format_, codes, scale, *rest)
 
 
 def stored_format(value: SSAValue) -> Format | None:

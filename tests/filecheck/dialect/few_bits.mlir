@@ -1,5 +1,32 @@
 // RUN: kaoken-opt %s --verify-diagnostics --split-input-file | filecheck %s
 
+// Super-blocks of two groups: what scales and minima are worth, in turn.
+func.func @main(%b: tensor<3x3x10xi32>, %c: tensor<5x70xui8>, %s: tensor<5x3xui8>, %t: tensor<5x4xf16>) {
+  %w = kaoken.dequantize %c scale %s : tensor<5x3xui8> min %s : tensor<5x3xui8> supers %t : tensor<5x4xf16> {format = #kaoken.format<5 bits, group 32, super 2>} : tensor<5x70xui8> -> tensor<5x70xf32>
+  %y = kaoken.linear %b, %c weight_scale %s : tensor<5x3xui8> weight_min %s : tensor<5x3xui8> weight_supers %t : tensor<5x4xf16> {format = #kaoken.format<5 bits, group 32, super 2>} : tensor<3x3x10xi32>, tensor<5x70xui8> -> tensor<3x5xf32>
+  func.return
+}
+// CHECK:      kaoken.dequantize %c scale %s : tensor<5x3xui8> min %s : tensor<5x3xui8> supers %t : tensor<5x4xf16> {format = #kaoken.format<5 bits, group 32, super 2>} : tensor<5x70xui8> -> tensor<5x70xf32>
+// CHECK-NEXT: kaoken.linear %b, %c weight_scale %s : tensor<5x3xui8> weight_min %s : tensor<5x3xui8> weight_supers %t : tensor<5x4xf16> {format = #kaoken.format<5 bits, group 32, super 2>} : tensor<3x3x10xi32>, tensor<5x70xui8> -> tensor<3x5xf32>
+
+// -----
+
+func.func @main(%c: tensor<5x70xui8>, %s: tensor<5x3xui8>, %t: tensor<5x3xf16>) {
+  %w = kaoken.dequantize %c scale %s : tensor<5x3xui8> supers %t : tensor<5x3xf16> {format = #kaoken.format<5 bits, group 32, super 2>} : tensor<5x70xui8> -> tensor<5x70xf32>
+  func.return
+}
+// CHECK: supers: 3 is not 2
+
+// -----
+
+func.func @main(%c: tensor<5x70xui8>, %s: tensor<5x3xui8>) {
+  %w = kaoken.dequantize %c scale %s : tensor<5x3xui8> {format = #kaoken.format<5 bits, group 32, super 2>} : tensor<5x70xui8> -> tensor<5x70xf32>
+  func.return
+}
+// CHECK: supers belong to a format with super-blocks
+
+// -----
+
 func.func @main(%x: tensor<3x70xf32>, %c: tensor<5x70xui8>, %s: tensor<5x3xf16>) {
   %w = kaoken.dequantize %c scale %s : tensor<5x3xf16> min %s : tensor<5x3xf16> {format = #kaoken.format<2 bits, group 32>} : tensor<5x70xui8> -> tensor<5x70xf32>
   %b = kaoken.quantize_blocks %x {block = 32} : tensor<3x70xf32> -> tensor<3x3x10xi32>
@@ -24,7 +51,7 @@ func.func @main(%c: tensor<5x70xui8>, %s: tensor<5x2xf16>) {
   %w = kaoken.dequantize %c scale %s : tensor<5x2xf16> {format = #kaoken.format<3 bits, group 32>} : tensor<5x70xui8> -> tensor<5x70xf32>
   func.return
 }
-// CHECK: codes have 1, 2, 4, 8 bits, not 3
+// CHECK: codes have 1, 2, 4, 5, 6, 8 bits, not 3
 
 // -----
 
