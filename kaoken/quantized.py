@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kaoken.dialect.attributes import Rounding
 from kaoken.dialect.formats import WORD_BYTES, Format
 from kaoken.dialect.nn import BLOCK_EXTRA
-from kaoken.dialect.quant import LEAST_SCALE, LIMIT
+from kaoken.dialect.quant import BITNET_LEAST, LEAST_SCALE, LIMIT
 
 
 @dataclass(frozen=True)
@@ -145,23 +146,47 @@ def unpack_groups(panels: np.ndarray, n: int) -> np.ndarray:
 # ---- products ----
 
 
-def quantize_blocks(x: np.ndarray, block: int) -> np.ndarray:
+def round_rows(x: np.ndarray, rounding: Rounding) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of float32 [..., K] as steps -127 .. 127, float32 too, and what a step is worth.
+
+    That is [..., 1]. Each operation is one of float32, but for the quotient of `exact`, whose
+    nearest integer float64 gives for all float32.
+    """
+    largest = np.abs(x).max(-1, initial=0, keepdims=True).astype(np.float32)
+    match rounding:
+        case Rounding.STEP:
+            scale = np.maximum(largest * np.float32(1 / LIMIT), np.float32(LEAST_SCALE))
+            steps = x * (np.float32(1) / scale)
+        case Rounding.BITNET:
+            inverse = np.float32(1) / np.maximum(largest, np.float32(BITNET_LEAST))
+            factor = inverse * np.float32(LIMIT)
+            scale, steps = np.float32(1) / factor, x * factor
+        case Rounding.EXACT:
+            largest = np.maximum(largest, np.float32(LEAST_SCALE))
+            scale = largest / np.float32(LIMIT)
+            steps = x.astype(np.float64) * LIMIT / largest
+    return np.clip(np.rint(steps), -LIMIT - 1, LIMIT).astype(np.float32), scale
+
+
+def quantize_blocks(
+    x: np.ndarray, block: int, rounding: Rounding = Rounding.STEP, eps: float | None = None
+) -> np.ndarray:
     """Rows of float32 [..., K] as blocks of words, i32 [..., ceil(K / block), block / 4 + 2].
 
-    A block's scale is its largest magnitude / 127; numbers are rounded to multiples of it, halves
-    to even. What a last block lacks is 0.
+    Each block has a scale of its own, see `round_rows`. What a last block lacks is 0. With `eps`
+    scales are those of the row divided by `sqrt(mean(x^2) + eps)`.
     """
     *rows, k = x.shape
     padded = np.zeros((*rows, -(-k // block) * block), np.float32)
     padded[..., :k] = x
     blocks = padded.reshape(*rows, -1, block)
-    largest = np.abs(blocks).max(-1, initial=0).astype(np.float32)
-    scale = np.maximum(largest * np.float32(1 / LIMIT), np.float32(LEAST_SCALE))
-    inverse = np.float32(1) / scale
-    steps = np.clip(np.rint(blocks * inverse[..., None]), -LIMIT - 1, LIMIT)
+    steps, scale = round_rows(blocks, rounding)
+    if eps is not None:
+        mean = np.square(x.astype(np.float64)).mean(-1)[..., None, None]
+        scale = (scale / np.sqrt(mean + eps)).astype(np.float32)
     words = np.empty((*blocks.shape[:-1], block // WORD_BYTES + BLOCK_EXTRA), np.int32)
     words[..., :-BLOCK_EXTRA] = steps.astype(np.int8).view(np.int32)
-    words[..., -2] = scale.view(np.int32)
+    words[..., -2] = scale[..., 0].view(np.int32)
     words[..., -1] = steps.sum(-1).astype(np.int32)
     return words
 

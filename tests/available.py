@@ -10,6 +10,7 @@ import pytest
 
 IN_CI = os.environ.get("CI") == "true"
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
+BITNET_STORIES = STORIES.with_name("bitnet-stories-3m")
 
 
 def needs(there: object, what: object) -> pytest.MarkDecorator:

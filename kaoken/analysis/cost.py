@@ -37,7 +37,7 @@ from kaoken.dialect.nn import (
     SiluOp,
     SoftmaxOp,
 )
-from kaoken.dialect.quant import QuantizeOp, RowScaleOp
+from kaoken.dialect.quant import FakeQuantizeOp, QuantizeOp, RowScaleOp
 from kaoken.dialect.tensor import BroadcastOp, CumsumOp, ElementwiseOp, ReduceOp, SliceOp
 from kaoken.dtypes import numpy_dtype
 
@@ -49,6 +49,7 @@ _STEPS: dict[type[KaokenOp], int] = {
     GeluOp: 4,
     SiluOp: 4,
     QuantizeOp: 3,
+    FakeQuantizeOp: 4,
     RowScaleOp: 2,
     MeanPoolOp: 2,
     ElementwiseOp: 1,

@@ -33,6 +33,7 @@ from kaoken.dialect.nn import (
     SoftmaxOp,
     WeightOp,
 )
+from kaoken.dialect.quant import FakeQuantizeOp
 from kaoken.dialect.tensor import (
     BroadcastOp,
     CastOp,
@@ -136,7 +137,7 @@ def _is_apart(op: KaokenOp, at: int) -> bool:
     if isinstance(op, EmbeddingOp | GatherOp):
         table = op.table if isinstance(op, EmbeddingOp) else op.input
         return not _places(shape_of(table), shape_of(op.result)[at])
-    if isinstance(op, SoftmaxOp | RowNormOp | NormalizeOp):
+    if isinstance(op, SoftmaxOp | RowNormOp | NormalizeOp | FakeQuantizeOp):
         return at != rank - 1
     return isinstance(op, ActivationOp)
 

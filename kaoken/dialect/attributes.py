@@ -130,6 +130,26 @@ class NormAttr(EnumAttribute[Norm], SpacedOpaqueSyntaxAttribute):
     name = "kaoken.norm"
 
 
+class Rounding(StrEnum):
+    """How numbers x that share a scale, m the largest magnitude, become steps of -127 .. 127.
+
+    Halves go to even. They agree but for numbers that lie within a millionth of a half.
+    """
+
+    STEP = "step"
+    """`round(x * (1 / s))`, a step is worth s = `m * (1 / 127)`."""
+    BITNET = "bitnet"
+    """`round(x * f)`, f = `(1 / max(m, 1e-5)) * 127`, a step is worth 1 / f: BitNet b1.58, as
+    transformers.integrations.bitnet and torch compute it."""
+    EXACT = "exact"
+    """The integer nearest to the quotient 127 * x / m itself; a step is worth m / 127."""
+
+
+@irdl_attr_definition
+class RoundingAttr(EnumAttribute[Rounding], SpacedOpaqueSyntaxAttribute):
+    name = "kaoken.rounding"
+
+
 class Approximation(StrEnum):
     """GELU's form: `none` is x*Phi(x) by erf, `tanh` the tanh formula; they differ by 5e-4."""
 

@@ -8,6 +8,7 @@ from kaoken.dialect.attributes import (
     FunctionAttr,
     NormAttr,
     ReductionAttr,
+    RoundingAttr,
     ScheduleAttr,
     ShapeAttr,
 )
@@ -28,6 +29,7 @@ Kaoken = Dialect(
         FunctionAttr,
         NormAttr,
         ReductionAttr,
+        RoundingAttr,
         ScheduleAttr,
         ShapeAttr,
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import IntegerAttr, bf16, f16, f32, i8, i32, i64
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, bf16, f16, f32, i8, i32, i64
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -10,11 +10,12 @@ from xdsl.irdl import (
     irdl_op_definition,
     operand_def,
     opt_operand_def,
+    opt_prop_def,
     prop_def,
 )
 from xdsl.utils.exceptions import VerifyException
 
-from kaoken.dialect.attributes import Shape
+from kaoken.dialect.attributes import Rounding, RoundingAttr, Shape
 from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, unify
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import WORD_BYTES, FormatAttr
@@ -26,6 +27,8 @@ MAX_BLOCK = 1 << 17
 """The largest block: sums of its numbers are exact in f32."""
 LEAST_SCALE = 1e-30
 """The scale of a row of zeros."""
+BITNET_LEAST = 1e-5
+"""The largest magnitude that BitNet takes a row to have at least."""
 
 
 def steps_above(zero_point: int) -> int:
@@ -193,17 +196,43 @@ class DequantizeOp(KaokenOp):
 
 
 @irdl_op_definition
+class FakeQuantizeOp(KaokenOp):
+    """Rows rounded to eight bits and back, [..., K]: steps of each row times what they are worth.
+
+    A model that was trained with rounded inputs says so with this op before its layers; where their
+    weights are of few bits too, `quantize` makes both into products of integers.
+    """
+
+    name = "kaoken.fake_quantize"
+
+    input = operand_def(AnyTensor)
+    rounding = prop_def(RoundingAttr, default_value=RoundingAttr(Rounding.STEP))
+
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$input attr-dict `:` type($input) `->` type($result)"
+
+    def infer_shape(self, *operands: Shape) -> Shape:
+        if not operands[0] or operands[0][-1].constant is None:
+            raise VerifyException("input is [..., K] with K known")
+        return operands[0]
+
+
+@irdl_op_definition
 class QuantizeBlocksOp(KaokenOp):
     """Rows in blocks of eight bits, [..., K] to i32 [..., ceil(K / block), block / 4 + 2].
 
     A block is its numbers as i8, four in a word, in steps of its largest magnitude / 127, what a
     step is worth (an f32), and the sum of the numbers (see `kaoken.quantized.quantize_blocks`).
+    With `eps`, numbers are meant as divided by their row's `sqrt(mean(x^2) + eps)`: steps are worth
+    so much less, and codes stay what they are.
     """
 
     name = "kaoken.quantize_blocks"
 
     input = operand_def(AnyTensor)
     block = prop_def(IntegerAttr)
+    rounding = prop_def(RoundingAttr, default_value=RoundingAttr(Rounding.STEP))
+    eps = opt_prop_def(FloatAttr)
 
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$input attr-dict `:` type($input) `->` type($result)"
@@ -237,4 +266,11 @@ def observed(value: SSAValue) -> ObserveOp | None:
     return value.owner if isinstance(value.owner, ObserveOp) else None
 
 
-QUANT_OPS = [ObserveOp, RowScaleOp, QuantizeOp, DequantizeOp, QuantizeBlocksOp]
+QUANT_OPS = [
+    ObserveOp,
+    RowScaleOp,
+    QuantizeOp,
+    DequantizeOp,
+    FakeQuantizeOp,
+    QuantizeBlocksOp,
+]

@@ -225,7 +225,16 @@ class KaokenFunctions(InterpreterFunctions):
     def quantize_blocks(
         self, interpreter: Interpreter, op: quant.QuantizeBlocksOp, args: Arrays
     ) -> Arrays:
-        return (_result(op, quantized.quantize_blocks(args[0], op.block.value.data)),)
+        eps = None if op.eps is None else op.eps.value.data
+        block, rounding = op.block.value.data, op.rounding.data
+        return (_result(op, quantized.quantize_blocks(args[0], block, rounding, eps)),)
+
+    @impl(quant.FakeQuantizeOp)
+    def fake_quantize(
+        self, interpreter: Interpreter, op: quant.FakeQuantizeOp, args: Arrays
+    ) -> Arrays:
+        steps, scale = quantized.round_rows(args[0], op.rounding.data)
+        return (steps * scale,)
 
     @impl(nn.MatmulOp)
     def matmul(self, interpreter: Interpreter, op: nn.MatmulOp, args: Arrays) -> Arrays:

@@ -22,6 +22,7 @@ from xdsl.rewriter import InsertPoint
 from kaoken.analysis.shapes import argument_name
 from kaoken.dialect.nn import MeanPoolOp, NormalizeOp
 from kaoken.errors import KaokenError
+from kaoken.frontend.checkpoint_quantization import Convention, convention_of
 from kaoken.frontend.graph import Graph
 from kaoken.frontend.pytree import TENSOR
 from kaoken.frontend.torch_export import import_module, quietly
@@ -135,9 +136,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def load_folder_model(path: Path, config: dict[str, Any], task: str | None) -> torch.nn.Module:
     """The folder's model in float32, of a class of transformers. KaokenError when it is broken."""
-    _check_weights(path)
+    files = _checked_weights(path)
     loader = _model_class(task)
-    model, missing = _from_pretrained(loader, path, config)
+    if (convention := _convention_of(path, config)) is not None:
+        model, missing = _load_quantized(loader, path, config, convention, files)
+    else:
+        model, missing = _from_pretrained(loader, path, config)
     if missing and all(key.startswith("pooler.") for key in missing):
         # Checkpoints of language models hold no pooler; it would be random.
         model, missing = _from_pretrained(loader, path, config, add_pooling_layer=False)
@@ -162,6 +166,27 @@ def _from_pretrained(
     return model, sorted(report["missing_keys"])
 
 
+def _convention_of(path: Path, config: Mapping[str, Any]) -> Convention | None:
+    try:
+        return convention_of(config)
+    except KaokenError as error:
+        raise KaokenError(f"the weights in {path} cannot be read: {error}") from None
+
+
+def _load_quantized(
+    loader: Any, path: Path, config: dict[str, Any], convention: Convention, files: list[Path]
+) -> tuple[torch.nn.Module, list[str]]:
+    from kaoken.frontend.hugging_face_quantized import load_quantized
+
+    with _transformers_quietly():
+        try:
+            return load_quantized(loader, path, config, convention, files)
+        except KaokenError as error:
+            raise KaokenError(f"{path}: {error}") from None
+        except Exception as error:
+            raise KaokenError(_load_error(path, config, error)) from error
+
+
 def _some(keys: Sequence[str]) -> str:
     shown = ", ".join(keys[:3])
     return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
@@ -176,21 +201,26 @@ def _model_class(task: str | None) -> Any:
     return found
 
 
-def _check_weights(path: Path) -> None:
-    """Raise KaokenError unless the folder has whole weights, before torch tries them."""
+def _checked_weights(path: Path) -> list[Path]:
+    """The files with the folder's weights, all of them whole: before torch tries them.
+
+    Raises KaokenError when one is missing or broken.
+    """
     present = [path / name for name in _WEIGHT_FILES if (path / name).exists()]
     if not present:
         raise KaokenError(
             f"{path} has a config but no weights: it needs model.safetensors or pytorch_model.bin"
         )
-    for file in _shards(present[0]):
+    files = _shards(present[0])
+    for file in files:
         if file.suffix == ".safetensors":
             _check_safetensors(file)
         elif not file.exists():
             raise KaokenError(f"the weights file {file} is missing: fetch it again")
+    return files
 
 
-def _shards(file: Path) -> Sequence[Path]:
+def _shards(file: Path) -> list[Path]:
     if file.suffix != ".json":
         return [file]
     try:

@@ -35,6 +35,9 @@ A layer whose result bf16 layers alone read rounds it itself:
 ->
     %z = kaoken.linear %x, %w {activation = gelu} : ... -> tensor<?x3072xbf16>
 
+Layers whose inputs the model itself rounds (`kaoken.fake_quantize`: it was trained so) and whose
+weights are of few bits are products of codes with every dtype but f32.
+
 What `calibrate` and `migrate-scales` left is used up: the zero point of `kaoken.observe`, a product
 with one number a channel (as `factor`), and the means, by which the rounding of the weights changes
 the layer's sums on average, which its bias takes back (Nagel et al., "Data-Free Quantization
@@ -71,7 +74,14 @@ from kaoken.dialect.nn import (
     WeightOp,
     int_attr,
 )
-from kaoken.dialect.quant import ObserveOp, QuantizeOp, RowScaleOp, steps_above, steps_below
+from kaoken.dialect.quant import (
+    FakeQuantizeOp,
+    ObserveOp,
+    QuantizeOp,
+    RowScaleOp,
+    steps_above,
+    steps_below,
+)
 from kaoken.dialect.tensor import CastOp, ElementwiseOp, FullOp, SliceOp
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.folding import source_key
@@ -119,9 +129,10 @@ class QuantizePass(ModulePass):
         for block in blocks:
             if self.dtype not in ("auto", "f32"):
                 _narrow_products_of_attention(block)
-            if self.dtype == "auto" or self.dtype in FEW_BITS:
-                rounding = None if self.dtype == "auto" else self.dtype
-                FewBits(block, work, rounding, self.group).apply()
+            if self.dtype != "f32":
+                rounding = self.dtype if self.dtype in FEW_BITS else None
+                only_rounded = self.dtype in _GROUP
+                FewBits(block, work, rounding, self.group, only_rounded).apply()
             layers = narrow_layers(block, self.dtype) if self.dtype in _GROUP else []
             narrowed: dict[SSAValue, _Input] = {}
             for layer in layers:
@@ -212,6 +223,8 @@ def narrow_layers(block: Block, dtype: str) -> list[LinearOp]:
 
 
 def _can_narrow(op: LinearOp, group: int) -> bool:
+    if isinstance(op.input.owner, FakeQuantizeOp):
+        return False
     is_f32 = tensor_type(op.input).element_type == tensor_type(op.weight).element_type == f32
     return is_f32 and not op.is_packed and op.k % group == 0 and is_constant(op.weight)
 

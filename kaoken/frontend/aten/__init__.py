@@ -7,6 +7,7 @@ from kaoken.frontend.aten import (
     indexing,
     layers,
     movement,
+    quantized,
     reductions,
 )
 from kaoken.frontend.aten.registry import Importer, find_builder
@@ -20,5 +21,6 @@ __all__ = [
     "indexing",
     "layers",
     "movement",
+    "quantized",
     "reductions",
 ]

@@ -26,6 +26,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from kaoken.dialect.attributes import Function, Shape
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.nn import UI8
 from kaoken.errors import KaokenError
 from kaoken.frontend.graph import Graph
 from kaoken.frontend.symbols import Symbols
@@ -45,6 +46,7 @@ _TYPES: dict[str, Attribute] = {
     "torch.int32": i32,
     "torch.int16": i16,
     "torch.int8": i8,
+    "torch.uint8": UI8,
     "torch.bool": i1,
 }
 
@@ -57,9 +59,14 @@ def aten(*names: str) -> Callable[[Builds], Builds]:
     for an op with several results.
     """
 
+    return torch_op(*(f"aten.{name}" for name in names))
+
+
+def torch_op(*names: str) -> Callable[[Builds], Builds]:
+    """The same for ops of any library, such as `kaoken.dequantize`."""
+
     def register(builder: Builds) -> Builds:
-        for name in names:
-            _BUILDERS[f"aten.{name}"] = builder
+        _BUILDERS.update(dict.fromkeys(names, builder))
         return builder
 
     return register

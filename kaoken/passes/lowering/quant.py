@@ -17,6 +17,9 @@ parallel m: parallel g:
   reduce h: y[m, g, h] = round(x[m, g * 32 + h] * (1 / scale)), sum += y[m, g, h]
   y[m, g, scale] = largest / 127 + 0 * sum          # NaN where the block has one
   y[m, g, sum] = sum
+
+With an eps the scale is multiplied by 1 / sqrt(mean(x[m]^2) + eps), and the row is not normed
+otherwise. Other rules of rounding than `step` are in `lowering/rounding.py`.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.kaoken_loop import ConvertOp
 from kaoken.dialect.quant import (
     LEAST_SCALE,
-    LIMIT,
     DequantizeOp,
+    FakeQuantizeOp,
     QuantizeBlocksOp,
     QuantizeOp,
     RowScaleOp,
@@ -43,7 +46,8 @@ from kaoken.dialect.quant import (
 )
 from kaoken.passes.lowering.kernel import Kernel, as_f32
 from kaoken.passes.lowering.nest import Index
-from kaoken.passes.lowering.rows import row_shape
+from kaoken.passes.lowering.rounding import Rounder, largest_magnitude
+from kaoken.passes.lowering.rows import inverse_rms, row_shape
 
 
 def lower_row_scale(op: RowScaleOp, kernel: Kernel) -> None:
@@ -120,21 +124,17 @@ def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:
     sums = kernel.buffer("sum", op.result, (rows, groups, words), element=i32)
     at = block // WORD_BYTES
 
-    def emit(m: SSAValue, g: Index, size: int) -> None:
+    def emit(m: SSAValue, g: Index, size: int, norm: SSAValue | None) -> None:
         def number(h: SSAValue) -> SSAValue:
             return kernel.load(x, m, kernel.affine(lambda g, h: g * block + h, g, h))
 
-        def larger(h: SSAValue, acc: SSAValue) -> SSAValue:
-            return kernel.insert(arith.MaximumfOp(acc, kernel.insert(math.AbsFOp(number(h)))))
-
-        largest = kernel.fold("h", size, kernel.constant(0.0, f32), larger)
-        scale = kernel.insert(arith.MulfOp(largest, kernel.constant(1 / LIMIT, f32)))
-        scale = kernel.insert(arith.MaximumfOp(scale, kernel.constant(LEAST_SCALE, f32)))
-        inverse = kernel.insert(arith.DivfOp(kernel.constant(1.0, f32), scale))
+        rounder = Rounder.of(kernel, op.rounding.data, largest_magnitude(kernel, size, number))
+        scale = rounder.scale
+        if norm is not None:
+            scale = kernel.insert(arith.MulfOp(scale, norm))
 
         def round_one(h: SSAValue, acc: SSAValue) -> SSAValue:
-            steps = kernel.insert(arith.MulfOp(number(h), inverse))
-            steps = kernel.insert(math.RoundEvenOp(steps))
+            steps = rounder.steps(number(h))
             kernel.store(kernel.insert(ConvertOp(steps, i8)), numbers, m, g, h)
             return kernel.insert(arith.AddfOp(acc, steps))
 
@@ -149,7 +149,23 @@ def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:
                 kernel.store(kernel.constant(0, i8), numbers, m, g, after)
 
     with kernel.parallel("m", kernel.size("m", rows)) as m:
-        _each_block(kernel, k, block, lambda g, size: emit(m, g, size))
+        norm = None if op.eps is None else inverse_rms(kernel, x, m, k, op.eps.value.data)
+        _each_block(kernel, k, block, lambda g, size: emit(m, g, size, norm))
+
+
+def lower_fake_quantize(op: FakeQuantizeOp, kernel: Kernel) -> None:
+    rows, width = row_shape(kernel.shape(op.input))
+    k = width.constant or 0
+    kernel.name, kernel.comment = f"fake_quantize_{k}", f"rows of {k} rounded to eight bits"
+    x = kernel.buffer("x", op.input, (rows, width))
+    y = kernel.buffer("y", op.result, (rows, width))
+    kernel.in_place(y, x)
+    with kernel.parallel("m", kernel.size("m", rows)) as m:
+        row = largest_magnitude(kernel, k, lambda h: kernel.load(x, m, h))
+        rounder = Rounder.of(kernel, op.rounding.data, row)
+        with kernel.parallel("h", k) as h:
+            steps = rounder.steps(kernel.load(x, m, h))
+            kernel.store(kernel.insert(arith.MulfOp(steps, rounder.scale)), y, m, h)
 
 
 def lower_dequantize(op: DequantizeOp, kernel: Kernel) -> None:

@@ -73,19 +73,36 @@ def _norm_nest(
     assert width is not None
     with kernel.parallel("m", rows) as m:
         mean = _row_mean(kernel, x, m, width) if norm is Norm.LAYER_NORM else None
-        squares = kernel.fold(
-            "h",
-            width,
-            kernel.constant(0.0, f32),
-            lambda h, acc: _add_square(kernel, kernel.load(x, m, h), mean, acc),
-        )
-        variance = kernel.insert(arith.MulfOp(squares, kernel.constant(1.0 / width, f32)))
-        shifted = kernel.insert(arith.AddfOp(variance, kernel.constant(eps, f32)))
-        inverse = kernel.insert(math.RsqrtOp(shifted))
+        squares = _squares(kernel, x, m, width, mean)
+        inverse = _inverse_root(kernel, squares, width, eps)
         with kernel.parallel("h", width) as h:
             centred = _centre(kernel, kernel.load(x, m, h), mean)
             value = kernel.insert(arith.MulfOp(centred, inverse))
             kernel.store(_scale_and_shift(kernel, value, weight, bias, h), y, m, h)
+
+
+def inverse_rms(kernel: Kernel, x: SSAValue, m: SSAValue, width: int, eps: float) -> SSAValue:
+    """`1 / sqrt(mean(x[m]^2) + eps)`."""
+    squares = _squares(kernel, x, m, width, None)
+    return _inverse_root(kernel, squares, width, eps)
+
+
+def _squares(
+    kernel: Kernel, x: SSAValue, m: SSAValue, width: int, mean: SSAValue | None
+) -> SSAValue:
+    """The sum of a row's squares, less their mean where it is given."""
+    return kernel.fold(
+        "h",
+        width,
+        kernel.constant(0.0, f32),
+        lambda h, acc: _add_square(kernel, kernel.load(x, m, h), mean, acc),
+    )
+
+
+def _inverse_root(kernel: Kernel, squares: SSAValue, width: int, eps: float) -> SSAValue:
+    variance = kernel.insert(arith.MulfOp(squares, kernel.constant(1.0 / width, f32)))
+    shifted = kernel.insert(arith.AddfOp(variance, kernel.constant(eps, f32)))
+    return kernel.insert(math.RsqrtOp(shifted))
 
 
 def _row_mean(kernel: Kernel, x: SSAValue, m: SSAValue, width: int) -> SSAValue:

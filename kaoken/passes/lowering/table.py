@@ -30,6 +30,7 @@ LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
     quant.QuantizeOp: quant_lowering.lower_quantize,
     quant.QuantizeBlocksOp: quant_lowering.lower_quantize_blocks,
     quant.DequantizeOp: quant_lowering.lower_dequantize,
+    quant.FakeQuantizeOp: quant_lowering.lower_fake_quantize,
     nn.GeluOp: pointwise.lower_activation,
     nn.ReluOp: pointwise.lower_activation,
     nn.SiluOp: pointwise.lower_activation,

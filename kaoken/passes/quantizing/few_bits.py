@@ -12,7 +12,16 @@
     %scales = kaoken.embedding %s, %ids
     %x = kaoken.dequantize %rows scale %scales {format = ...}
 
-Joined weights stay few bits where their formats are equal.
+Joined weights stay few bits where their formats are equal. Inputs that the model itself rounds, row
+by row, keep its rule of rounding; a norm without gain before an exact one goes into the scales, for
+no factor of a row changes its codes:
+
+    %n = kaoken.rms_norm %x, %ones {eps = 0.0}
+    %f = kaoken.fake_quantize %n {rounding = exact}
+    %y = kaoken.linear %f, %w                            # %w of a format without groups
+->
+    %xq = kaoken.quantize_blocks %x {block = 576, rounding = exact, eps = 0.0}
+    %y = kaoken.linear %xq, %codes weight_scale %s {format = ...} : ...
 """
 
 from __future__ import annotations
@@ -21,16 +30,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp, f32
-from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
+from kaoken.dialect.attributes import Rounding
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
-from kaoken.dialect.canonicalization.rules import linear_like
+from kaoken.dialect.canonicalization.rules import linear_like, splat
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import Format, FormatAttr
-from kaoken.dialect.nn import EmbeddingOp, LinearOp, WeightOp, int_attr
-from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp
+from kaoken.dialect.nn import EmbeddingOp, LinearOp, RmsNormOp, WeightOp, int_attr
+from kaoken.dialect.quant import DequantizeOp, FakeQuantizeOp, QuantizeBlocksOp
 from kaoken.dialect.tensor import ConcatOp
 from kaoken.dtypes import element_type
 from kaoken.errors import KaokenError
@@ -67,6 +77,8 @@ class FewBits:
     rounding: str | None = None
     """What weights that are floats are rounded to; they stay as they are by default."""
     group: int = 32
+    only_rounded: bool = False
+    """Keep codes where inputs are rounded by the model itself, and leave all else alone."""
     inputs: dict[tuple[SSAValue, int], SSAValue] = field(default_factory=dict)
     known: dict[tuple[SSAValue, str], Parts] = field(default_factory=dict)
 
@@ -75,7 +87,7 @@ class FewBits:
         for op in list(self.block.ops):
             if isinstance(op, LinearOp) and op.format is None and not op.is_packed:
                 self._linear(op, edges)
-            elif isinstance(op, EmbeddingOp) and is_constant(op.table):
+            elif isinstance(op, EmbeddingOp) and is_constant(op.table) and not self.only_rounded:
                 self._embedding(op)
 
     def _tables(self) -> Iterator[SSAValue]:
@@ -87,6 +99,8 @@ class FewBits:
     def _linear(self, op: LinearOp, tables: set[SSAValue]) -> None:
         if tensor_type(op.input).element_type != f32 or not is_constant(op.weight):
             return
+        if self.only_rounded and not isinstance(op.input.owner, FakeQuantizeOp):
+            return
         parts = stored_parts(op.weight, op)
         if parts is None and self.rounding is not None:
             sizes = {tensor_type(table).get_shape()[0] for table in tables}
@@ -94,12 +108,8 @@ class FewBits:
             parts = self._rounded(op.weight, op, EDGE if is_edge else self.rounding)
         if parts is None:
             return
-        block = parts.format.block(op.k)
-        if (key := (op.input, block)) not in self.inputs:
-            quantize = QuantizeBlocksOp.make([op.input], {"block": int_attr(block)})
-            self.inputs[key] = _insert(op, quantize)
         operands = {
-            "input": self.inputs[key],
+            "input": self._blocks(op, parts.format.block(op.k)),
             "weight": parts.codes,
             "weight_scale": parts.scale,
             "weight_min": parts.minimum,
@@ -107,6 +117,12 @@ class FewBits:
         }
         properties = {"format": FormatAttr(parts.format)}
         Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
+
+    def _blocks(self, op: LinearOp, block: int) -> SSAValue:
+        """A layer's input in blocks, rounded once for all the layers that read it."""
+        if (key := (op.input, block)) not in self.inputs:
+            self.inputs[key] = _insert(op, _in_blocks(op.input, block))
+        return self.inputs[key]
 
     def _embedding(self, op: EmbeddingOp) -> None:
         parts = stored_parts(op.table, op)
@@ -148,6 +164,19 @@ class FewBits:
         name = self.work.add(key, array)  # pyright: ignore[reportArgumentType]
         array = self.work[name]
         return WeightOp(name, shaped(tuple(map(Dim.of, array.shape)), element_type(array.dtype)))
+
+
+def _in_blocks(x: SSAValue, block: int) -> QuantizeBlocksOp:
+    """Rows in blocks, by the rule that the model rounds them with where a block is a row."""
+    properties: dict[str, Attribute | None] = {"block": int_attr(block)}
+    model_rounds = x.owner
+    if isinstance(model_rounds, FakeQuantizeOp) and block >= tensor_type(x).get_shape()[-1]:
+        x, properties["rounding"] = model_rounds.input, model_rounds.rounding
+        norm = x.owner
+        if model_rounds.rounding.data is Rounding.EXACT and isinstance(norm, RmsNormOp):
+            if splat(norm.weight) == 1:
+                x, properties["eps"] = norm.input, norm.eps
+    return QuantizeBlocksOp.make([x], properties)
 
 
 def stored_weights(module: ModuleOp) -> dict[str, str]:

@@ -76,3 +76,24 @@ func.func @main(%b: tensor<3x2x10xi32>, %c: tensor<5x70xui8>, %s: tensor<5x2xf16
   func.return
 }
 // CHECK: 2 blocks of 32 are no 70 inputs
+
+// -----
+
+// The rule of rounding shows where it is not `step`.
+func.func @main(%x: tensor<3x70xf32>) {
+  %f = kaoken.fake_quantize %x {rounding = #kaoken<rounding bitnet>} : tensor<3x70xf32> -> tensor<3x70xf32>
+  %g = kaoken.fake_quantize %x : tensor<3x70xf32> -> tensor<3x70xf32>
+  %b = kaoken.quantize_blocks %x {block = 80, rounding = #kaoken<rounding exact>, eps = 0.0} : tensor<3x70xf32> -> tensor<3x1x22xi32>
+  func.return
+}
+// CHECK:      kaoken.fake_quantize %x {rounding = #kaoken<rounding bitnet>} : tensor<3x70xf32> -> tensor<3x70xf32>
+// CHECK-NEXT: kaoken.fake_quantize %x : tensor<3x70xf32> -> tensor<3x70xf32>
+// CHECK-NEXT: kaoken.quantize_blocks %x {block = 80 : i64, rounding = #kaoken<rounding exact>, eps = 0.000000e+00 : f64} : tensor<3x70xf32> -> tensor<3x1x22xi32>
+
+// -----
+
+func.func @main(%x: tensor<f32>) {
+  %f = kaoken.fake_quantize %x : tensor<f32> -> tensor<f32>
+  func.return
+}
+// CHECK: input is [..., K] with K known
