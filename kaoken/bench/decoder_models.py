@@ -76,7 +76,50 @@ def gpt2_shape() -> Any:
     return GPT2LMHeadModel(GPT2Config(n_positions=4096)).eval()
 
 
-DECODERS: dict[str, Callable[[], Any]] = {"smollm2-135m": smollm2, "gpt2-shape": gpt2_shape}
+def ternary_llama_shape() -> Any:
+    """A Llama of 0.68 G values with a tied head of 75 M; those in its layers are random of -1, 0
+    and 1 times one scale a matrix, as training for ternary weights leaves them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=1536,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=24,
+        num_key_value_heads=24,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    model.to_empty(device="cpu")
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            if "norm" in name:
+                parameter.fill_(1)
+            elif "embed" in name:
+                parameter.normal_(std=0.02)
+            else:
+                codes = torch.randint(-1, 2, parameter.shape, dtype=torch.int8)
+                parameter.copy_(codes).mul_(TERNARY_STEP)
+    return model.eval()
+
+
+TERNARY_STEP = 2.0**-6
+"""What a ternary weight of 1 is worth: exact in float16."""
+
+DECODERS: dict[str, Callable[[], Any]] = {
+    "smollm2-135m": smollm2,
+    "gpt2-shape": gpt2_shape,
+    "ternary-llama-shape": ternary_llama_shape,
+}
+
+TERNARY = ("ternary-llama-shape",)
+"""Those whose layers lose nothing in two bits."""
 
 
 def from_gguf(path: Path) -> Any:

@@ -16,10 +16,17 @@ TOLERANCE = 1e-4
 """Largest difference of an fp32 output, relative to the largest value or 1."""
 LEAST_COSINE = {"bf16": 0.9995, "int8": 0.995}
 DECODER_TOLERANCE = 1e-3
-DECODER_LEAST_COSINE = {"bf16": 0.9995, "int8": 0.95, "int4": 0.7}
+DECODER_LEAST_COSINE = {"bf16": 0.9995, "int8": 0.95, "int4": 0.7, "ternary": 0.9}
 """The same for logits, where errors of many layers and of the caches come together."""
-BITS = {"fp32": (32, 32), "bf16": (16, 16), "int8": (8, 8), "int4": (4.5, 8)}
-"""Of a decoder's weight: in its layers, where int4 has a scale of 16 bits for 32, and its head."""
+BITS = {
+    "fp32": (32, 32),
+    "bf16": (16, 16),
+    "int8": (8, 8),
+    "int4": (4.5, 8),
+    "ternary": (2.0625, 8),
+}
+"""Of a decoder's weight: in its layers, where int4 has a scale of 16 bits for 32 and ternary one
+for 256, and its head."""
 CACHE_BYTES = 4
 
 

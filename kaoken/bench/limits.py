@@ -24,7 +24,7 @@ from kaoken.errors import KaokenError
 SOURCE = Path(__file__).parent / "probe.c"
 MAPPINGS = ("anonymous", "huge", "file")
 _SMALLEST = 4096
-_ARITHMETIC = {"int4": "int8"}
+_ARITHMETIC = {"int4": "int8", "ternary": "int8"}
 """What is computed in where it is not what weights are kept in."""
 
 

@@ -24,6 +24,7 @@ Directives, as the loop passes read them:
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp, RowScaleOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.passes.lowering.cached_attention import reads_caches
+from kaoken.passes.lowering.few_bits import has_small_steps
+from kaoken.passes.lowering.unpacked import MATRIX_ROWS
 
 TARGET = "kaoken.target"
 FLOAT_BITS = 32
@@ -58,8 +61,6 @@ MAX_VECTORS = 4
 """The most registers in a row of a tile."""
 FEW_BITS_SPARE = 8
 """The registers that unpacking codes needs."""
-FEW_BITS_AHEAD = 64
-"""How many words (lines) of codes ahead they are fetched: a page."""
 MAX_UNROLL = 4
 """The most steps of a group that are written out."""
 MIN_ROW_BLOCK = 128
@@ -191,23 +192,64 @@ def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     has a sum for each plane of bits, and one of floats."""
     assert op.format is not None
     lanes = machine.lanes(FLOAT_BITS)
-    width = max(lanes, min(LINE_BYTES * 8 // FLOAT_BITS, MAX_VECTORS * lanes))
+    unpacked, width = _unpacked_rows(op, machine), _few_bits_width(op, machine)
     sums = (op.format.data.planes + 1) * width // lanes
     fitting = (machine.vector_registers - FEW_BITS_SPARE) // sums
     rows = max(2, min(fitting, MAX_ROWS if machine.vector_bytes else 2))
     block_words = op.k // tensor_type(op.input).get_shape()[-2] // WORD_BYTES
     words = block_words // op.format.data.planes
-    ahead = [("prefetch", "k", FEW_BITS_AHEAD)] if machine.vector_bytes else []
+    distance = AHEAD_BYTES // (width * WORD_BYTES)
+    ahead = [("prefetch", "k", distance)] if machine.vector_bytes else []
     return _directives(
         ("panel", width),
         ("tile", "m", row_block(op.k, rows, machine)),
         ("tile", "m_in", rows),
         ("order", "m", "n0", "m_in", "m_in_in", "n1"),
+        *unpacked,
         ("vectorize", "m_in_in", "n1"),
         *ahead,
         ("unroll", "k", min(words, MAX_UNROLL)),
         ("parallel", "n0"),
     )
+
+
+def _few_bits_width(op: LinearOp, machine: TargetMachine) -> int:
+    """The columns of a panel: a cache line of words of codes; two where a matrix unit takes so many
+    and the sums of all planes still fit the registers."""
+    assert op.format is not None
+    lanes = machine.lanes(FLOAT_BITS)
+    width = max(lanes, min(LINE_BYTES * 8 // FLOAT_BITS, MAX_VECTORS * lanes))
+    if (unit := machine.matrix_unit) is None or not _may_unpack(op):
+        return width
+    wide = unit.block[1] * unit.columns
+    sums = 2 * (op.format.data.planes + 1) * wide // lanes
+    fits = sums <= machine.vector_registers - FEW_BITS_SPARE
+    return wide if fits and op.n % wide == 0 else width
+
+
+def _may_unpack(op: LinearOp) -> bool:
+    """Whether there may be so many rows that codes are unpacked for them."""
+    assert op.format is not None
+    sizes = tensor_type(op.result).get_shape()[:-1]
+    are_many = any(size < 0 for size in sizes) or math.prod(sizes) >= MATRIX_ROWS
+    return are_many and has_small_steps(op.format.data)
+
+
+def _unpacked_rows(op: LinearOp, machine: TargetMachine) -> list[tuple[str | int, ...]]:
+    """What leaves the sums of many rows to a matrix unit: so many rows at once that their sums and
+    totals still fit the first cache."""
+    width = _few_bits_width(op, machine)
+    if machine.matrix_unit is None or not _may_unpack(op) or op.n % width:
+        return []
+    height = machine.matrix_unit.block[0] * machine.matrix_unit.rows
+    rows = machine.l1_bytes // (2 * width * FLOAT_BITS // 8) // height * height
+    ahead = AHEAD_BYTES // (width * WORD_BYTES)
+    return [
+        ("tile", "i", max(rows, height)),
+        ("tensorize", "i_in", "j", "d"),
+        ("vectorize", "j"),
+        ("prefetch", "u", ahead),
+    ]
 
 
 def _tensor_linear(op: LinearOp, machine: TargetMachine, unit: MatrixUnit) -> ScheduleAttr:

@@ -18,7 +18,7 @@ from xdsl.dialects.builtin import UnitAttr
 from xdsl.ir import Operation
 
 from kaoken.dialect.attributes import Directive, ScheduleAttr
-from kaoken.dialect.nn import AttentionOp
+from kaoken.dialect.nn import AttentionOp, LinearOp
 from kaoken.errors import KaokenError
 from kaoken.passes.loops import is_reduction, loop_name, loops_named
 
@@ -51,7 +51,8 @@ def left_to_loops(op: Operation, directives: ScheduleAttr) -> ScheduleAttr:
 
     def is_done(d: Directive) -> bool:
         if d.name == "tile":
-            return isinstance(op, AttentionOp) and d.args[0] == "i"
+            is_blocked = isinstance(op, LinearOp) and op.format is not None
+            return (is_blocked or isinstance(op, AttentionOp)) and d.args[0] == "i"
         return d.name in ("panel", "literal")
 
     return ScheduleAttr(tuple(d for d in directives.data if not is_done(d)))

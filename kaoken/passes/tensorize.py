@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import affine, arith, memref, scf
-from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, MemRefType, ModuleOp
+from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, MemRefType, ModuleOp, f32
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap
 from xdsl.passes import ModulePass
@@ -46,7 +46,8 @@ from kaoken.passes.strict import no_loop, settle
 from kaoken.passes.widening.parallel import splice_before
 from kaoken.passes.widening.values import CannotWiden, IndexForm, Widener, erase_block
 
-_SUMS = {DotKind.BF16: arith.AddfOp, DotKind.UI8_I8: arith.AddiOp}
+_EITHER_WAY = (DotKind.BF16, DotKind.I8_I8)
+"""Products whose factors may change places."""
 _ROW, _COLUMN, _DEPTH = range(3)
 _SUM_OF_TWO = AffineMap(2, 0, (AffineExpr.dimension(0) + AffineExpr.dimension(1),))
 
@@ -65,6 +66,10 @@ class TensorizePass(ModulePass):
                 loops = loops_named(function, rows)
                 outcomes = [_tensorize(loop, columns, k) for loop in loops]
                 settle(function, directive, outcomes or [no_loop(function, rows)])
+
+
+_Matrix = tuple[SSAValue, list[SSAValue]]
+"""A memory, and where in it a matrix along its last two dimensions begins."""
 
 
 class _Refused(Exception):
@@ -143,8 +148,7 @@ class _Product:
         if self.words is not self.sum:
             at.forms[self.sum.body.block.args[0]] = IndexForm(at.zero, (0, 0, 0))
         _widen_indices(at, self.words)
-        lhs = _factor(at, self.dot.lhs, (_ROW, _DEPTH))
-        rhs = _factor(at, self.dot.rhs, (_DEPTH, _COLUMN))
+        kind, lhs, rhs = self._factors(at)
         rows, depth = _extent(at, self.rows, "rows"), _extent(at, self.sum, "depth")
         memory = memref.AllocOp(
             [], [], MemRefType(self.dot.result.type, [self.most_rows, self.width])
@@ -153,10 +157,20 @@ class _Product:
         sums = at.insert(memory)
         target = (sums, [at.zero, at.zero])
         sizes = (rows, self.width, depth)
-        contract = ContractOp(self.dot.kind.data, lhs, rhs, target, sizes, self._block)
+        contract = ContractOp(kind, lhs, rhs, target, sizes, self._block)
         contract.attributes[NAME] = self.sum.attributes[NAME]
         at.builder.insert(contract)
         return sums
+
+    def _factors(self, at: Widener) -> tuple[DotKind, _Matrix, _Matrix]:
+        """What is multiplied: rows by columns, in whichever order the dot names them."""
+        kind, lhs, rhs = self.dot.kind.data, self.dot.lhs, self.dot.rhs
+        try:
+            return kind, _factor(at, lhs, (_ROW, _DEPTH)), _factor(at, rhs, (_DEPTH, _COLUMN))
+        except CannotWiden:
+            if kind not in _EITHER_WAY:
+                raise
+            return kind, _factor(at, rhs, (_ROW, _DEPTH)), _factor(at, lhs, (_DEPTH, _COLUMN))
 
     @property
     def _block(self) -> int | None:
@@ -172,7 +186,8 @@ class _Product:
         load = memref.LoadOp.get(sums, indices)
         new: list[Operation] = [load]
         if not _is_zero(start):
-            new.append(_SUMS[self.dot.kind.data](load.res, start))
+            add = arith.AddfOp if load.res.type == f32 else arith.AddiOp
+            new.append(add(load.res, start))
         Rewriter.replace_op(self.sum, new)
 
 
@@ -219,9 +234,7 @@ def _dot_of(loop: affine.ForOp | scf.ForOp) -> DotOp:
     return dot
 
 
-def _factor(
-    at: Widener, value: SSAValue, along: tuple[int, int]
-) -> tuple[SSAValue, list[SSAValue]]:
+def _factor(at: Widener, value: SSAValue, along: tuple[int, int]) -> _Matrix:
     """Where a factor's matrix begins, whose last two dimensions go along two of the loops.
 
     Raises CannotWiden where they do not.

@@ -95,6 +95,13 @@ _TEXTS = {
     }
     return acc;
 }""",
+    "kk_dot_i8_i8": """static inline int32_t kk_dot_i8_i8(int32_t a, int32_t b, int32_t acc)
+{
+    for (int i = 0; i < 32; i += 8) {
+        acc += (int8_t)((uint32_t)a >> i) * (int8_t)((uint32_t)b >> i);
+    }
+    return acc;
+}""",
     "kk_dot_bf16": """static inline float kk_dot_bf16(int32_t a, int32_t b, float acc)
 {
     acc += kk_f32_from_bf16((uint16_t)((uint32_t)a >> 16))

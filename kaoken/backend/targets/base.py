@@ -35,7 +35,7 @@ Those of a matrix unit are statements; tile registers are numbers:
 | `tile.zero`                  | register `{0}` becomes zeros                                  |
 | `tile.load`                  | register `{0}` from pointer `{1}`, rows `{2}` bytes apart     |
 | `tile.store`                 | register `{0}` to pointer `{1}`, rows `{2}` bytes apart       |
-| `tile.dot.ui8_i8 tile.dot.bf16` | register `{0}` += `{1}` times `{2}`                        |
+| `tile.dot.ui8_i8 .i8_i8 .bf16`  | register `{0}` += `{1}` times `{2}`                        |
 """
 
 from __future__ import annotations

@@ -105,6 +105,7 @@ _AMX = {
     "tile.store": "_tile_stored({0}, {1}, {2});",
     "tile.dot.bf16": "_tile_dpbf16ps({0}, {1}, {2});",
     "tile.dot.ui8_i8": "_tile_dpbusd({0}, {1}, {2});",
+    "tile.dot.i8_i8": "_tile_dpbssd({0}, {1}, {2});",
 }
 _HELPERS = {
     # Shapes are loaded only when they change, since that takes long. GCC's intrinsics do not say

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from kaoken.bench.peer import Arrived, Generating, Job, Peer
+from kaoken.bench.decoder_models import TERNARY
+from kaoken.bench.peer import Arrived, Generating, Job, Peer, Unsuitable
 from kaoken.bench.peers.kaoken_library import WEIGHTS_MAPPING
+
+LAYERS = tuple(
+    f"{part}.weight"
+    for part in (
+        *("attn_q", "attn_k", "attn_v", "attn_output"),
+        *("ffn_gate", "ffn_up", "ffn_down"),
+    )
+)
+"""The ends of the names of a Llama's matrices in a GGUF file."""
 
 
 def build(job: Job, folder: Path, dtype: str) -> None:
@@ -21,6 +31,26 @@ def build(job: Job, folder: Path, dtype: str) -> None:
         out=folder / "model",
         dtype=dtype,
         max_tokens=job.tokens,
+    )
+
+
+def build_ternary(job: Job, folder: Path, head: str) -> None:
+    """Compile a GGUF file of the model with ternary layers, which are kept as they are."""
+    import gguf
+
+    import kaoken
+    from kaoken.bench.gguf_writer import write_gguf
+
+    if job.model not in TERNARY:
+        raise Unsuitable("the weights of this model are not ternary")
+    source = job.folder / f"ternary_{head}.gguf"
+    if not source.exists():
+        types = gguf.GGMLQuantizationType
+        kinds = dict.fromkeys(LAYERS, types.TQ2_0) | {"token_embd.weight": types[head]}
+        draft = write_gguf(source.with_suffix(".draft"), job.decoder_module(), kinds)
+        draft.rename(source)
+    kaoken.compile(
+        source, target=job.target, threads=job.threads, out=folder / "model", max_tokens=job.tokens
     )
 
 
@@ -55,4 +85,15 @@ PEERS = tuple(
         rebuilt=True,
     )
     for precision, dtype in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "int8"), ("int4", "int4"))
+) + tuple(
+    Peer(
+        f"kaoken_ternary{end}",
+        "ternary",
+        partial(build_ternary, head=head),
+        open_,
+        ("gguf", "torch"),
+        mapping=WEIGHTS_MAPPING,
+        rebuilt=True,
+    )
+    for end, head in (("", "Q8_0"), ("_q4_head", "Q4_0"))
 )

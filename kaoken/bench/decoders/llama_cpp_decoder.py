@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kaoken.backend.machine import cpu_flags
+from kaoken.bench.decoder_models import TERNARY
 from kaoken.bench.peer import Arrived, Generating, Job, Peer, Unsuitable
 
 MODEL = "model.gguf"
@@ -27,6 +28,8 @@ def build(job: Job, folder: Path, kind: str) -> None:
     if kind == "F32":
         shutil.copyfile(job.gguf, folder / MODEL)
         return
+    if kind == "TQ2_0" and job.model not in TERNARY:
+        raise Unsuitable("the weights of this model are not ternary")
     settings: Any = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
     source, target = (str(path).encode() for path in (job.gguf, folder / MODEL))
@@ -90,5 +93,11 @@ PEERS = tuple(
         ("llama-cpp-python", "gguf", "torch"),
         mapping="file",
     )
-    for kind, precision in (("F32", "fp32"), ("BF16", "bf16"), ("Q8_0", "int8"), ("Q4_0", "int4"))
+    for kind, precision in (
+        ("F32", "fp32"),
+        ("BF16", "bf16"),
+        ("Q8_0", "int8"),
+        ("Q4_0", "int4"),
+        ("TQ2_0", "ternary"),
+    )
 )

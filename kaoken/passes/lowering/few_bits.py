@@ -2,11 +2,12 @@
 
 acc = bias
 reduce g: 0 .. groups                             # the last two words of a block x[m, g]: what a
-  sum[0] = -offset * x[m, g, sum]                 # step is worth, and the sum of its numbers
+  sum[p] = 0                                      # step is worth, and the sum of its numbers
   reduce k: word = w[n0, g * words + k, n1]       # four bytes full of codes
     for each plane p of the bytes:                # written out: a shift and a mask
       sum[p] = dot((word >> p * bits) & mask, x[m, g, k * planes + p], sum[p])
-  acc += float(sum of sum[p]) * scale[n0, g, n1] * x[m, g, scale]
+  total = sum of sum[p] - offset * x[m, g, sum]
+  acc += float(total) * scale[n0, g, n1] * x[m, g, scale]
 
 Each plane has a sum of its own, since a sum that waits for its own last addition takes as many
 cycles as one product lasts. Codes of several parts come in chunks of a few words: k counts those,
@@ -15,7 +16,7 @@ and a plane's codes are put together from its bits in a word of each part.
 With super-blocks the numbers of a group are integers, and there is a loop around:
 
 reduce s: factor = supers[n0, s, n1]
-  reduce g: ...   acc += float(sum of sum[p]) * (float(scale[n0, s * 8 + g, n1]) * factor) * ...
+  reduce g: ...   acc += float(total) * (float(scale[n0, s * 8 + g, n1]) * factor) * ...
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from kaoken.passes.lowering.kernel import Kernel, as_f32
 from kaoken.passes.lowering.nest import Index
 
 _BYTE = 0x01010101
+_SIGNS = -0x7F7F7F80
+"""The highest bit of each byte of a word, 0x80808080."""
+_MIDDLE = 128
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,10 @@ def sum_of_groups(
         return value if factor is None else kernel.insert(arith.MulfOp(value, factor))
 
     def group(g: SSAValue, acc: SSAValue, factors: Sequence[SSAValue | None]) -> SSAValue:
-        inputs = kernel.load(b.x, i, g, b.block_words + 1)
-        total = _integer_sum(kernel, b, i, g, inputs, read)
-        value = as_f32(kernel, total)
-        value = kernel.insert(arith.MulfOp(value, number(b.scale, g, factors[0])))
-        if b.minimum is not None:
-            least = number(b.minimum, g, factors[1])
-            offset = kernel.insert(arith.MulfOp(least, as_f32(kernel, inputs)))
-            value = kernel.insert(arith.AddfOp(value, offset))
-        step = kernel.load(b.steps, i, g, b.block_words)
-        return kernel.insert(arith.AddfOp(acc, kernel.insert(arith.MulfOp(value, step))))
+        total = _from_offset(kernel, b, i, g, _sum_of_codes(kernel, b, i, g, read))
+        scale = number(b.scale, g, factors[0])
+        minimum = None if b.minimum is None else number(b.minimum, g, factors[1])
+        return add_group(kernel, b, (i, g), acc, total, (scale, minimum))
 
     if b.supers is None:
         return kernel.fold("g", b.groups, start, lambda g, acc: group(g, acc, (None, None)))
@@ -142,17 +140,33 @@ def _by_super_blocks(
     return block(whole, rest, total) if rest else total
 
 
-def _integer_sum(
-    kernel: Kernel, b: FewBitsBuffers, i: SSAValue, g: SSAValue, inputs: SSAValue, read: Read
+def add_group(
+    kernel: Kernel,
+    b: FewBitsBuffers,
+    at: tuple[SSAValue, SSAValue],
+    acc: SSAValue,
+    total: SSAValue,
+    numbers: tuple[SSAValue, SSAValue | None],
 ) -> SSAValue:
-    """The exact sum of a group, codes counted from their offset."""
-    planes, step = b.format.planes, b.format.step
+    """`acc` and what a group of a row is worth, `at` (row, group), whose exact sum is `total` and
+    whose scale and minimum are `numbers`."""
+    i, g = at
+    scale, minimum = numbers
+    value = kernel.insert(arith.MulfOp(as_f32(kernel, total), scale))
+    if minimum is not None:
+        inputs = kernel.load(b.x, i, g, b.block_words + 1)
+        offset = kernel.insert(arith.MulfOp(minimum, as_f32(kernel, inputs)))
+        value = kernel.insert(arith.AddfOp(value, offset))
+    step = kernel.load(b.steps, i, g, b.block_words)
+    return kernel.insert(arith.AddfOp(acc, kernel.insert(arith.MulfOp(value, step))))
+
+
+def _sum_of_codes(
+    kernel: Kernel, b: FewBitsBuffers, i: SSAValue, g: SSAValue, read: Read
+) -> SSAValue:
+    """The exact sum of a group's codes times its inputs."""
+    planes = b.format.planes
     kind = DotKind.UI8_I8 if b.format.bits == 8 else DotKind.UI7_I8
-    zero = kernel.constant(0, i32)
-    offset = zero
-    if b.format.offset:
-        times = kernel.constant(-b.format.offset, i32)
-        offset = kernel.insert(arith.MuliOp(inputs, times))
 
     def word(k: SSAValue, at: int) -> SSAValue:
         size = b.format.chunk_words
@@ -166,13 +180,23 @@ def _integer_sum(
             sums[plane] = kernel.insert(product)
         return sums
 
-    starts = [offset if step == 1 else zero] + [zero] * (planes - 1)
+    starts = [kernel.constant(0, i32)] * planes
     total, *rest = kernel.reduce("k", b.chunks, starts, chunk)
     for one in rest:
         total = kernel.insert(arith.AddiOp(total, one))
-    if step == 1:
+    return total
+
+
+def _from_offset(
+    kernel: Kernel, b: FewBitsBuffers, i: SSAValue, g: SSAValue, total: SSAValue
+) -> SSAValue:
+    """A group's sum of codes as one of steps from the offset."""
+    if b.format.step != 1:
+        total = kernel.insert(arith.MuliOp(total, kernel.constant(b.format.step, i32)))
+    if not b.format.offset:
         return total
-    total = kernel.insert(arith.MuliOp(total, kernel.constant(step, i32)))
+    inputs = kernel.load(b.x, i, g, b.block_words + 1)
+    offset = kernel.insert(arith.MuliOp(inputs, kernel.constant(-b.format.offset, i32)))
     return kernel.insert(arith.AddiOp(total, offset))
 
 
@@ -192,6 +216,30 @@ def code_words(
             first += bits
         assert codes is not None
         yield codes
+
+
+def signed_steps(kernel: Kernel, format_: Format, codes: SSAValue) -> SSAValue:
+    """A word of codes as signed steps from the offset, which must fit bytes.
+
+    A bit above what codes take keeps bytes from borrowing of their neighbours.
+    """
+    if format_.step != 1:
+        codes = kernel.insert(arith.MuliOp(codes, kernel.constant(format_.step, i32)))
+    if not format_.offset:
+        return codes
+    sign = kernel.constant(_SIGNS, i32)
+    if format_.offset == _MIDDLE:
+        return kernel.insert(arith.XOrIOp(codes, sign))
+    codes = kernel.insert(arith.OrIOp(codes, sign))
+    codes = kernel.insert(arith.SubiOp(codes, kernel.constant(_BYTE * format_.offset, i32)))
+    return kernel.insert(arith.XOrIOp(codes, sign))
+
+
+def has_small_steps(format_: Format) -> bool:
+    """Whether steps from the offset fit signed bytes, and codes times the step unsigned ones."""
+    most = format_.step * format_.largest
+    fits = most - format_.offset < _MIDDLE and format_.offset <= _MIDDLE
+    return fits and (most < _MIDDLE or format_.offset == _MIDDLE)
 
 
 def _bits(kernel: Kernel, word: SSAValue, source: int, target: int, bits: int) -> SSAValue:

@@ -29,10 +29,16 @@ from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
 from kaoken.dialect.nn import NARROW, LinearOp, MatmulOp
 from kaoken.errors import KaokenError
 from kaoken.passes.literal import is_literal, lower_literal_linear
-from kaoken.passes.lowering.few_bits import FewBitsBuffers, few_bits_buffers, sum_of_groups
+from kaoken.passes.lowering.few_bits import (
+    FewBitsBuffers,
+    few_bits_buffers,
+    has_small_steps,
+    sum_of_groups,
+)
 from kaoken.passes.lowering.kernel import Kernel
-from kaoken.passes.lowering.nest import Index
+from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.scalars import emit_activation
+from kaoken.passes.lowering.unpacked import MATRIX_ROWS, UnpackedProduct
 
 WORD_BYTES = 4
 SUM_BLOCK = 256
@@ -64,6 +70,8 @@ class _Linear:
     few_bits: FewBitsBuffers | None
     is_tensor: bool
     """Whether the schedule leaves the sums to the matrix unit, whole."""
+    row_block: int
+    """The rows that the schedule's `tile(i, R)` lets pass unpacked codes together."""
     is_rounded: bool
     """Whether the result is bf16, for sums of f32."""
 
@@ -142,8 +150,14 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         op.activation.data,
         few_bits,
         op.schedule is not None and bool(op.schedule.all("tensorize")),
+        _row_block(op),
         op.is_rounded,
     )
+
+
+def _row_block(op: LinearOp) -> int:
+    tiles = [] if op.schedule is None else op.schedule.all("tile")
+    return next((int(size) for name, size in (d.args for d in tiles) if name == "i"), 1)
 
 
 def _scales(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> _Scales | None:
@@ -161,12 +175,40 @@ def _plain_nest(kernel: Kernel, linear: _Linear, m: Index, n: int) -> None:
 def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
     assert isinstance(linear.weight.type, MemRefType)
     panels, _, width = linear.weight.type.get_shape()
+    rows, first = Extent.of(m), 0
+    if linear.few_bits is not None and linear.is_tensor and has_small_steps(linear.few_bits.format):
+        _unpacked_nest(kernel, linear, m, linear.few_bits)
+        rows, first = rows.rest(MATRIX_ROWS), _first_of_rest(kernel, m)
+    if rows.constant == 0:
+        return
     with (
-        kernel.parallel("m", m) as i,
+        kernel.parallel("m", rows) as row,
         kernel.parallel("n0", panels) as p,
         kernel.parallel("n1", width) as lane,
     ):
+        i = row if first == 0 else kernel.affine(lambda a, b: a + b, first, row)
         _output(kernel, linear, i, (p, lane), lambda w, k: kernel.load(w, p, k, lane))
+
+
+def _first_of_rest(kernel: Kernel, m: Index) -> Index:
+    """The first row that does not go to the matrix unit."""
+    return kernel.affine(lambda m: m // MATRIX_ROWS * MATRIX_ROWS, m)
+
+
+def _unpacked_nest(kernel: Kernel, linear: _Linear, m: Index, few_bits: FewBitsBuffers) -> None:
+    """All rows but the last few, by a matrix unit."""
+    assert isinstance(linear.weight.type, MemRefType)
+    panels, _, width = linear.weight.type.get_shape()
+    UnpackedProduct(
+        kernel,
+        few_bits,
+        m,
+        linear.row_block,
+        width,
+        start=lambda column: _start(kernel, linear, column),
+        finish=lambda i, column, value: _finish(kernel, linear, i, column, value),
+        read=lambda column: lambda w, k: kernel.load(w, column[0], k, column[1]),
+    ).lower(panels)
 
 
 def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
@@ -194,6 +236,11 @@ def _output(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weigh
         value = _float_sum(kernel, linear, i, column, weight)
     else:
         value = _integer_sum(kernel, linear, i, column, weight)
+    _finish(kernel, linear, i, column, value)
+
+
+def _finish(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, value: SSAValue) -> None:
+    """Store a sum after the epilogue."""
     value = emit_activation(kernel, linear.activation, value)
     if linear.residual is not None:
         value = kernel.insert(arith.AddfOp(value, kernel.load(linear.residual, i, *column)))

@@ -5,7 +5,7 @@
 
 // Panels of one cache line; rows by what registers are left beside a sum for each plane of bits.
 // V4:      kaoken.quantize_blocks %x {schedule = #kaoken.schedule<tile(h, 32), vectorize(h_in), parallel(m)>
-// V4:      kaoken.linear {{.*}} #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 8), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 64), unroll(k, 4), parallel(n0)>
+// V4:      kaoken.linear {{.*}} #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 8), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 32), unroll(k, 4), parallel(n0)>
 // V3:      kaoken.linear {{.*}} #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 2),
 // GENERIC: kaoken.linear {{.*}} #kaoken.schedule<panel(4), tile(m, 512), tile(m_in, 2),
 
@@ -32,18 +32,19 @@
 // CHECK:       affine.for %{{.*}} = 0 to 24
 // CHECK:         arith.constant 0 : i8
 
-// A sum for each plane, the first one from the offset; a group's sum is scaled once.
+// A sum for each plane; their total, counted from the offset, is scaled once a group.
 // CHECK-LABEL: func.func private @linear_64x50_q4
 // CHECK:       affine.for %g = 0 to 2 iter_args(%acc =
-// CHECK:         %[[start:.*]] = arith.muli
-// CHECK:         %[[a:.*]], %[[b:.*]] = affine.for %k = 0 to 4 iter_args(%{{.*}} = %[[start]], %{{.*}} = %{{.*}}) -> (i32, i32)
+// CHECK:         %[[a:.*]], %[[b:.*]] = affine.for %k = 0 to 4 iter_args(%{{.*}} = %{{.*}}, %{{.*}} = %{{.*}}) -> (i32, i32)
 // CHECK:           %[[low:.*]] = arith.andi
 // CHECK:           kaoken_loop.dot ui7_i8 %[[low]]
 // CHECK:           arith.shrui
 // CHECK-NEXT:      %[[high:.*]] = arith.andi
 // CHECK:           kaoken_loop.dot ui7_i8 %[[high]]
 // CHECK:         %[[sum:.*]] = arith.addi %[[a]], %[[b]] : i32
-// CHECK-NEXT:    kaoken_loop.convert %[[sum]] : i32 to f32
+// CHECK:         %[[offset:.*]] = arith.muli
+// CHECK-NEXT:    %[[total:.*]] = arith.addi %[[sum]], %[[offset]] : i32
+// CHECK-NEXT:    kaoken_loop.convert %[[total]] : i32 to f32
 // CHECK:         arith.mulf
 // CHECK:         arith.mulf
 // CHECK-NEXT:    arith.addf %acc
