@@ -96,6 +96,7 @@ def ternary_llama_shape() -> Any:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     model.to_empty(device="cpu")
+    model.tie_weights()
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     for name, parameter in model.named_parameters():
         with torch.no_grad():

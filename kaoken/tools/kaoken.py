@@ -403,8 +403,8 @@ def bench(
     stands its bound, from the peak rates that a small C program measures between the turns.
     Workloads: minilm, bert-base, vit-base, t5-small-encoder, attention, head, layer-norm, gelu.
 
-    Of decoders (smollm2-135m, gpt2-shape, ternary-llama-shape, a .gguf) it times how soon the first token comes after
-    prompts of some lengths, and each token after it; a turn is one text.
+    Of decoders (smollm2-135m, gpt2-shape, ternary-llama-shape, a .gguf) it times how soon the
+    first token comes after prompts of some lengths, and each token after it; a turn is one text.
 
     **Examples**
 

@@ -468,7 +468,7 @@ def test_a_small_decoder_is_timed(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["missing.gguf"], "there is no file missing.gguf"),
-        (["smollm"], "smollm2-135m, gpt2-shape"),
+        (["smollm"], "smollm2-135m, gpt2-shape, ternary-llama-shape"),
         (["smollm2-135m", "--tokens", "8,x"], "--tokens is '8,x'"),
         (["smollm2-135m", "--batch", "2"], "--batch is for encoders"),
         (["smollm2-135m", "--peers", "tensorflow"], "choose from kaoken_"),

@@ -1,4 +1,4 @@
-// RUN: kaoken-opt %s -p lower-to-loops | filecheck %s
+// RUN: kaoken-opt %s -p "choose-schedule{target=x86-64-v4},lower-to-loops" | filecheck %s
 
 // Six bits are four and two: three words hold four times four codes. The integers that are scales
 // are worth what their super-block says; the last one has one group.
