@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+
+from kaoken.frontend.rotary import Rotary, frequencies
 
 _ROWS = {
     "self_attn.q_proj": "attn_q",
@@ -24,6 +27,10 @@ _ROWS = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
 }
 _GEMMA_ROWS = _ROWS | {
     "post_attention_layernorm": "post_attention_norm",
@@ -46,7 +53,7 @@ _TOP = {
     "transformer.wpe": "position_embd",
     "transformer.ln_f": "output_norm",
 }
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma3", "gpt2")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma3", "gpt2", "phi3", "starcoder2")
 
 
 def write_gguf(
@@ -82,6 +89,8 @@ def write_gguf(
             writer.add_tensor(target, array)
         else:
             writer.add_tensor(target, gguf.quants.quantize(array, kind), raw_dtype=kind)
+    if (divisors := _divisors(config)) is not None:
+        writer.add_tensor("rope_freqs.weight", divisors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -104,9 +113,30 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(size)
     writer.add_value_length(size)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if config.model_type == "starcoder2":
+        writer.add_layer_norm_eps(config.norm_epsilon)
+    else:
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     if (base := rope_base(config)) is not None:
         writer.add_rope_freq_base(base)
+
+
+def _divisors(config: Any) -> np.ndarray | None:
+    """What Llama 3.1's scaling divides each frequency by, where a model has it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "llama3":
+        return None
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    plain = Rotary(size, rope["rope_theta"])
+    scaled = replace(
+        plain,
+        scaling="llama3",
+        factor=rope["factor"],
+        original=rope["original_max_position_embeddings"],
+        low_freq_factor=rope["low_freq_factor"],
+        high_freq_factor=rope["high_freq_factor"],
+    )
+    return (frequencies(plain) / frequencies(scaled)).astype(np.float32)
 
 
 def rope_base(config: Any) -> float | None:

@@ -41,6 +41,7 @@ from kaoken.dialect.attributes import (
     Approximation,
     ApproximationAttr,
     Function,
+    Norm,
     Shape,
     ShapeAttr,
 )
@@ -53,6 +54,7 @@ from kaoken.dialect.nn import (
     AttentionOp,
     EmbeddingOp,
     GeluOp,
+    LayerNormOp,
     LinearOp,
     RmsNormOp,
     SiluOp,
@@ -82,9 +84,11 @@ class DecoderConfig:
     kv_heads: int
     head_size: int
     eps: float
-    rotary: Rotary
+    rotary: Rotary | None
+    """None: positions are rows of `model.embed_positions`, added to the tokens'."""
     context: int
     """The most tokens that the model was made for."""
+    norm: Norm = Norm.RMS_NORM
     activation: Activation = Activation.SILU
     score_scale: float | None = None
     """What attention scores are multiplied by; by default 1 / sqrt(head_size)."""
@@ -206,8 +210,11 @@ class _DecoderBuilder(Graph):
         return self.make(LinearOp, [x, weight, bias, None, None, None])
 
     def norm(self, x: SSAValue, name: str, size: int) -> SSAValue:
-        weight = self.weight(f"{name}.weight", size)
-        return self.make(RmsNormOp, [x, weight], {"eps": float_attr(self.config.eps)})
+        weight, eps = self.weight(f"{name}.weight", size), {"eps": float_attr(self.config.eps)}
+        if self.config.norm is Norm.RMS_NORM:
+            return self.make(RmsNormOp, [x, weight], eps)
+        bias = self.weight(f"{name}.bias", size) if self.has(f"{name}.bias") else None
+        return self.make(LayerNormOp, [x, weight, bias], eps)
 
     def maybe_norm(self, x: SSAValue, name: str) -> SSAValue:
         """The norm, where the store has its weight."""
@@ -223,8 +230,13 @@ class _DecoderBuilder(Graph):
         if c.embedding_scale != 1.0:
             scale = self.full(c.embedding_scale, f32)
             x = self.elementwise(Function.MUL, x, scale)
-        for window in dict.fromkeys(c.windows or [None]):
-            self._rotations(window)  # here, so that the first layer is like the others
+        if c.rotary is None:
+            positions = self.weight("model.embed_positions.weight", c.context, c.hidden)
+            rows = self.slice(positions, 0, PAST, PAST + TOKENS)
+            x = self.elementwise(Function.ADD, x, rows)
+        else:
+            for window in dict.fromkeys(c.windows or [None]):
+                self._rotations(window)  # here, so that the first layer is like the others
         for i in range(c.layers):
             x = self._layer(x, i)
         last = self.slice(x, 1, TOKENS - OUTPUTS, TOKENS)
@@ -301,6 +313,8 @@ class _DecoderBuilder(Graph):
         return self.reshape(normed, (ONE, TOKENS, Dim.of(heads * size)))
 
     def _rotate(self, x: SSAValue, heads: int, window: int | None) -> SSAValue:
+        if self.config.rotary is None:
+            return x
         cos, sin = self._rotations(window)
         interleaved = BoolAttr.from_bool(self._rotary(window).interleaved)
         properties = {"num_heads": int_attr(heads), "interleaved": interleaved}
@@ -309,7 +323,9 @@ class _DecoderBuilder(Graph):
     def _rotary(self, window: int | None) -> Rotary:
         """How layers with that window rotate."""
         local = self.config.local_rotary if window is not None else None
-        return self.config.rotary if local is None else local
+        rotary = self.config.rotary if local is None else local
+        assert rotary is not None
+        return rotary
 
     def _rotations(self, window: int | None) -> tuple[SSAValue, SSAValue]:
         """The rows of the tables for the tokens of this call."""
@@ -333,10 +349,12 @@ class _DecoderBuilder(Graph):
     def _mlp(self, x: SSAValue, name: str) -> SSAValue:
         c = self.config
         inner = self.store[f"{name}.up_proj.weight"].shape[0]
-        gate = self.linear(x, f"{name}.gate_proj", c.hidden, inner)
-        up = self.linear(x, f"{name}.up_proj", c.hidden, inner)
-        gated = self.elementwise(Function.MUL, self._activate(gate), up)
-        return self.linear(gated, f"{name}.down_proj", inner, c.hidden)
+        layers = [f"{name}.{part}_proj" for part in ("gate", "up")]
+        inputs = [self.linear(x, n, c.hidden, inner) for n in layers if self.has(f"{n}.weight")]
+        value = self._activate(inputs[0])
+        if len(inputs) > 1:
+            value = self.elementwise(Function.MUL, value, inputs[1])
+        return self.linear(value, f"{name}.down_proj", inner, c.hidden)
 
     def _activate(self, x: SSAValue) -> SSAValue:
         if self.config.activation is Activation.SILU:

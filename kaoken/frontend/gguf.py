@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 
-from kaoken.dialect.attributes import Activation
+from kaoken.dialect.attributes import Norm
 from kaoken.dialect.formats import Format
 from kaoken.errors import KaokenError
 from kaoken.frontend.decoder import DecoderConfig, build_decoder
 from kaoken.frontend.generation_config import of_gguf
+from kaoken.frontend.gguf_architectures import ARCHITECTURES, QKV, TOP_NAMES, Architecture
 from kaoken.frontend.gguf_blocks import KEPT, gguf_blocks
 from kaoken.frontend.rotary import Rotary
 from kaoken.quantized import Quantized
@@ -39,58 +39,7 @@ TYPES = (*FLOATS, *KEPT, *WIDENED)
 """The tensor types that kaoken reads."""
 MAGIC = b"GGUF"
 
-_NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_GEMMA_NAMES = _LAYER_NAMES | {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
 _LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What `general.architecture` implies besides the numbers in the file."""
-
-    interleaved: bool = False
-    activation: Activation = Activation.SILU
-    layer_names: Mapping[str, str] = field(default_factory=lambda: _LAYER_NAMES)
-    scaled_embedding: bool = False
-    pattern: int | None = None
-    """Every so many layers, one sees the whole context; the others have a window."""
-    local_base: float | None = None
-
-
-ARCHITECTURES = {
-    "llama": Architecture(interleaved=True),
-    "qwen2": Architecture(),
-    "qwen3": Architecture(),
-    "gemma": Architecture(activation=Activation.GELU_TANH, scaled_embedding=True),
-    "gemma3": Architecture(
-        activation=Activation.GELU_TANH,
-        layer_names=_GEMMA_NAMES,
-        scaled_embedding=True,
-        pattern=6,
-        local_base=10000.0,
-    ),
-}
 
 
 class GgufFile:
@@ -127,8 +76,8 @@ class GgufFile:
             return default
         try:
             return entry.contents()
-        except (ValueError, IndexError, UnicodeDecodeError) as error:
-            raise KaokenError(f"{self.path}: {key} cannot be read: {error}") from None
+        except (ValueError, IndexError, UnicodeDecodeError):
+            raise KaokenError(f"{self.path} is broken at {key}: fetch it again") from None
 
     def require(self, key: str) -> Any:
         value = self.get(key)
@@ -148,11 +97,9 @@ class GgufFile:
         tensor = self.tensors[name]
         kind = tensor.tensor_type.name
         if kind not in TYPES:
-            raise KaokenError(
-                f"{self.path}: {name} has the type {kind}; kaoken reads {', '.join(TYPES)}"
-            )
+            raise KaokenError(_unread(self.path, name, kind))
         values = quants.dequantize(tensor.data, tensor.tensor_type)
-        return np.ascontiguousarray(values, np.float32)
+        return self._finite(name, np.ascontiguousarray(values, np.float32))
 
     def quantized(self, name: str) -> Quantized | None:
         """A tensor as codes and scales, where its type is one of `KEPT`."""
@@ -160,7 +107,20 @@ class GgufFile:
         kind = tensor.tensor_type.name
         if kind not in KEPT or len(tensor.shape) != 2:
             return None
-        return gguf_blocks(kind, np.asarray(tensor.data), int(tensor.shape[0]))
+        kept = gguf_blocks(kind, np.asarray(tensor.data), int(tensor.shape[0]))
+        for numbers in (kept.scale, kept.minimum, kept.supers):
+            if numbers is not None:
+                self._finite(name, numbers)
+        return kept
+
+    def _finite(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """The numbers of a tensor, or its scales. Raises KaokenError for NaN and infinity."""
+        if not np.isfinite(numbers).all():
+            raise KaokenError(
+                f"{self.path}: {name} holds NaN or infinity, so the model gives nothing else: "
+                "fetch the file again, or convert the model anew"
+            )
+        return numbers
 
     def types(self) -> dict[str, int]:
         """How many tensors there are of each type, the most frequent first."""
@@ -176,20 +136,28 @@ def _open(path: Path) -> gguf.GGUFReader:
         raise KaokenError(
             "reading GGUF files needs gguf, which is not installed: `pip install 'kaoken[gguf]'`"
         ) from None
+    size = path.stat().st_size
+    broken = f"{path} is truncated or broken: what it should hold does not fit its {size:,} bytes"
     try:
         reader = gguf.GGUFReader(path)
     except ValueError as error:
         unknown = re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", str(error))
         if unknown is not None:
-            raise KaokenError(f"{path}: a tensor has the unknown type {unknown.group(1)}") from None
-        raise KaokenError(f"{path} is broken or truncated: fetch it again ({error})") from None
-    except (IndexError, KeyError, EOFError, OverflowError, TypeError, MemoryError) as error:
-        raise KaokenError(f"{path} is broken or truncated: fetch it again ({error})") from None
-    size = path.stat().st_size
+            raise KaokenError(_unread(path, "a tensor", unknown.group(1))) from None
+        raise KaokenError(f"{broken}; fetch it again") from None
+    except (IndexError, KeyError, EOFError, OverflowError, TypeError, MemoryError):
+        raise KaokenError(f"{broken}; fetch it again") from None
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise KaokenError(f"{path} is truncated in {tensor.name}: fetch it again")
     return reader
+
+
+def _unread(path: Path, what: str, kind: str) -> str:
+    return (
+        f"{path}: {what} has the type {kind}, which kaoken does not read: take a file with one of "
+        f"{', '.join(TYPES)}"
+    )
 
 
 def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = None) -> ModuleOp:
@@ -204,7 +172,7 @@ def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = Non
     file = GgufFile(path)
     architecture = _architecture(file)
     config = _config(file, architecture, name or _name_of(file))
-    store, formats = _weights(file, architecture)
+    store, formats = _weights(file, architecture, config)
     module = build_decoder(config, store, min(max_tokens, config.context), formats)
     known = ("F32", *KEPT)
     changed = [f"{kind} ({n} tensors)" for kind, n in file.types().items() if kind not in known]
@@ -219,7 +187,7 @@ def _architecture(file: GgufFile) -> Architecture:
     if known is None:
         raise KaokenError(
             f"{file.path} is a {file.architecture!r} model; of GGUF files kaoken reads "
-            f"{', '.join(ARCHITECTURES)}"
+            f"{', '.join(ARCHITECTURES)}: compile its Hugging Face folder instead"
         )
     experts = file.number("expert_count", 0)
     if experts:
@@ -240,17 +208,19 @@ def _config(file: GgufFile, architecture: Architecture, name: str) -> DecoderCon
     head_size = file.number("attention.key_length", hidden // heads)
     if file.number("attention.value_length", head_size) != head_size:
         raise KaokenError(f"{file.path}: keys and values of different sizes are not read")
-    rotary = _rotary(file, architecture, head_size)
+    has_positions = "position_embd.weight" in file.tensors
+    eps = "layer_norm_rms_epsilon" if architecture.norm is Norm.RMS_NORM else "layer_norm_epsilon"
     return DecoderConfig(
         name=name,
-        vocabulary=_vocabulary(file),
+        vocabulary=vocabulary_of(file),
         hidden=hidden,
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_size=head_size,
-        eps=file.number("attention.layer_norm_rms_epsilon"),
-        rotary=rotary,
+        eps=file.number(f"attention.{eps}"),
+        rotary=None if has_positions else _rotary(file, architecture, head_size),
+        norm=architecture.norm,
         context=file.number("context_length"),
         activation=architecture.activation,
         windows=_windows(file, architecture, layers),
@@ -261,7 +231,8 @@ def _config(file: GgufFile, architecture: Architecture, name: str) -> DecoderCon
     )
 
 
-def _vocabulary(file: GgufFile) -> int:
+def vocabulary_of(file: GgufFile) -> int:
+    """How many tokens the model knows. Raises KaokenError where the file has no table of them."""
     if "token_embd.weight" not in file.tensors:
         raise KaokenError(f"{file.path} has no token_embd.weight: it is no whole model")
     return int(file.tensors["token_embd.weight"].shape[-1])
@@ -311,39 +282,61 @@ def _windows(file: GgufFile, architecture: Architecture, layers: int) -> tuple[i
     return tuple(None if (i + 1) % architecture.pattern == 0 else window for i in range(layers))
 
 
-def _weights(file: GgufFile, architecture: Architecture) -> tuple[WeightStore, dict[str, Format]]:
+def _weights(
+    file: GgufFile, architecture: Architecture, config: DecoderConfig
+) -> tuple[WeightStore, dict[str, Format]]:
     """All tensors under Hugging Face's names, with the formats of those of few bits."""
     store = WeightStore()
     formats: dict[str, Format] = {}
-    for name in file.tensors:
-        if name == "rope_freqs.weight":
-            continue
-        key = _key(file, architecture, name)
-        if (kept := file.quantized(name)) is None:
-            store.add(key, file.array(name))
-            continue
-        formats[key] = kept.format
-        store.add(key, kept.codes)
-        store.add(f"{key}.scale", kept.scale)
-        if kept.minimum is not None:
-            store.add(f"{key}.min", kept.minimum)
-        if kept.supers is not None:
-            store.add(f"{key}.supers", kept.supers)
+    for name in _model_tensors(file):
+        kept = file.quantized(name)
+        array = file.array(name) if kept is None else kept.codes
+        for key, rows in _parts(file, architecture, config, name, len(array)):
+            store.add(key, array[rows])
+            if kept is None:
+                continue
+            formats[key] = kept.format
+            numbers = {"scale": kept.scale, "min": kept.minimum, "supers": kept.supers}
+            for part, values in numbers.items():
+                if values is not None:
+                    store.add(f"{key}.{part}", values[rows])
     return store, formats
 
 
-def _key(file: GgufFile, architecture: Architecture, name: str) -> str:
+def _model_tensors(file: GgufFile) -> list[str]:
+    """The names of the tensors that are weights; the others say how positions are scaled."""
+    return [name for name in file.tensors if name != "rope_freqs.weight"]
+
+
+def _parts(
+    file: GgufFile, architecture: Architecture, config: DecoderConfig, name: str, count: int
+) -> Iterator[tuple[str, slice]]:
+    """Hugging Face's names for the weights in a tensor of `count` rows, and the rows of each."""
+    keys = _keys(file, architecture, name)
+    sizes = [count // len(keys)] * len(keys)
+    if len(keys) == len(QKV):
+        sizes = [heads * config.head_size for heads in (config.heads, *[config.kv_heads] * 2)]
+    if sum(sizes) != count:
+        raise KaokenError(f"{file.path}: {name} has {count} rows, which are not {sizes}")
+    start = 0
+    for key, size in zip(keys, sizes, strict=True):
+        yield key, slice(start, start + size)
+        start += size
+
+
+def _keys(file: GgufFile, architecture: Architecture, name: str) -> list[str]:
+    """What Hugging Face calls the weights in a tensor."""
     stem, _, kind = name.rpartition(".")
-    if stem in _NAMES:
-        return f"{_NAMES[stem]}.{kind}"
+    if stem in TOP_NAMES:
+        return [f"{TOP_NAMES[stem]}.{kind}"]
     match = _LAYER.fullmatch(name)
-    known = architecture.layer_names.get(match.group(2)) if match else None
+    known = architecture.layers(match.group(2)) if match else None
     if match is None or known is None:
         raise KaokenError(
             f"{file.path} has a tensor {name} that kaoken does not know in a "
-            f"{file.architecture} model"
+            f"{file.architecture} model: compile its Hugging Face folder instead"
         )
-    return f"model.layers.{match.group(1)}.{known}.{match.group(3)}"
+    return [f"model.layers.{match.group(1)}.{part}.{match.group(3)}" for part in known]
 
 
 def read_gguf(path: str | Path) -> tuple[DecoderConfig, dict[str, np.ndarray]]:
@@ -353,7 +346,10 @@ def read_gguf(path: str | Path) -> tuple[DecoderConfig, dict[str, np.ndarray]]:
     """
     file = GgufFile(path)
     architecture = _architecture(file)
-    arrays = {
-        _key(file, architecture, n): file.array(n) for n in file.tensors if n != "rope_freqs.weight"
-    }
-    return _config(file, architecture, _name_of(file)), arrays
+    config = _config(file, architecture, _name_of(file))
+    arrays: dict[str, np.ndarray] = {}
+    for name in _model_tensors(file):
+        array = file.array(name)
+        parts = _parts(file, architecture, config, name, len(array))
+        arrays |= {key: array[rows] for key, rows in parts}
+    return config, arrays

@@ -13,7 +13,7 @@ from typing import Any
 
 from kaoken.backend.cache import cache_directory, content_key
 from kaoken.errors import KaokenError
-from kaoken.frontend.gguf import GgufFile
+from kaoken.frontend.gguf import GgufFile, vocabulary_of
 
 Json = dict[str, Any]
 
@@ -59,11 +59,13 @@ _SPLITS: Mapping[str, list[Json]] = {
 def write_tokenizer(path: Path) -> tuple[Path, ...]:
     """The tokenizer's files, in kaoken's cache; none where the file has no tokenizer.
 
-    Raises KaokenError for a kind of tokenizer that kaoken does not know.
+    Raises KaokenError for a kind of tokenizer that kaoken does not know, and for one that does not
+    fit the model's vocabulary.
     """
     file = GgufFile(path)
     if file.get("tokenizer.ggml.model") in (None, "no_vocab"):
         return ()
+    _check_sizes(file)
     texts = {
         "tokenizer.json": json.dumps(tokenizer_json(file), ensure_ascii=False),
         "tokenizer_config.json": json.dumps(_config(file), ensure_ascii=False),
@@ -73,6 +75,30 @@ def write_tokenizer(path: Path) -> tuple[Path, ...]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return tuple(folder / name for name in texts)
+
+
+def _check_sizes(file: GgufFile) -> None:
+    """A number for each token, and a row of the model's table for it."""
+    count, rows = len(file.require("tokenizer.ggml.tokens")), vocabulary_of(file)
+    if count > rows:
+        raise KaokenError(
+            f"{file.path}: the tokenizer has {count} tokens, the model's table {rows}: they do not "
+            "belong together, so take a file whose tokenizer is the model's"
+        )
+    for name in ("scores", "token_type"):
+        numbers = file.get(f"tokenizer.ggml.{name}")
+        if numbers is not None and len(numbers) != count:
+            raise KaokenError(
+                f"{file.path}: tokenizer.ggml.{name} has {len(numbers)} entries for {count} "
+                "tokens: convert the model anew"
+            )
+    for name in ("bos", "eos", "unknown", "padding"):
+        token = file.get(f"tokenizer.ggml.{name}_token_id", 0)
+        if not 0 <= int(token) < count:
+            raise KaokenError(
+                f"{file.path}: tokenizer.ggml.{name}_token_id is {token}, but there are {count} "
+                "tokens: convert the model anew"
+            )
 
 
 def tokenizer_json(file: GgufFile) -> Json:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
+from kaoken.bench import gguf_writer
 from kaoken.dialect.nn import LinearOp
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
@@ -41,10 +42,28 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3": ("qwen3", SIZES, {}),
     "gemma": ("gemma", SIZES | {"num_key_value_heads": 1}, {}),
     "gemma3": ("gemma3_text", GEMMA3, {"attention.sliding_window": 7}),
+    "gpt2": ("gpt2", {"n_embd": 32, "n_head": 4, "n_inner": 44}, {}),
+    "phi3": ("phi3", {k: v for k, v in SIZES.items() if k != "head_dim"} | {"pad_token_id": 0}, {}),
+    "starcoder2": ("starcoder2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
     "linear": (
         "llama",
         SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
         {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
+    ),
+    "llama3": (
+        "llama",
+        SIZES
+        | {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 16,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+            }
+        },
+        {},
     ),
     "yarn": (
         "llama",
@@ -178,7 +197,7 @@ def test_truncated_file(share: float, tmp_path: Path) -> None:
     data = small_file(tmp_path).read_bytes()
     short = tmp_path / "short.gguf"
     short.write_bytes(data[: max(4, int(len(data) * share))])
-    with pytest.raises(KaokenError, match="truncated"):
+    with pytest.raises(KaokenError, match=r"is truncated .*fetch it again$"):
         import_gguf(short)
 
 
@@ -189,7 +208,7 @@ def test_unknown_tensor_type(tmp_path: Path) -> None:
     at = data.index(name) + len(name) + 4 + 8
     data[at : at + 4] = (199).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(KaokenError, match="unknown type 199"):
+    with pytest.raises(KaokenError, match="a tensor has the type 199, which kaoken does not read"):
         import_gguf(path)
 
 
@@ -200,7 +219,7 @@ def test_known_type_that_is_not_read(tmp_path: Path) -> None:
     at = data.index(name) + len(name) + 4 + 8
     data[at : at + 4] = int(gguf.GGMLQuantizationType.I32).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(KaokenError, match=r"attn_norm.weight has the type I32; kaoken reads F32"):
+    with pytest.raises(KaokenError, match=r"attn_norm.weight has the type I32, .* one of F32"):
         import_gguf(path)
 
 
@@ -209,6 +228,45 @@ def test_unknown_architecture(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"llama", b"lhama"))
     with pytest.raises(KaokenError, match="'lhama' model; of GGUF files kaoken reads llama"):
         import_gguf(path)
+
+
+@pytest.mark.parametrize("kind", [None, "Q8_0", "Q4_1"])
+def test_nan_in_weights(kind: str | None, tmp_path: Path) -> None:
+    model = random_model("llama", **SIZES)
+    model.model.layers[1].self_attn.k_proj.weight.data[0, 3] = np.nan
+    kinds = {} if kind is None else {"attn_k.weight": gguf.GGMLQuantizationType[kind]}
+    with np.errstate(invalid="ignore"):
+        path = write_gguf(tmp_path / "m.gguf", model, kinds)
+    with pytest.raises(KaokenError, match=r"blk\.1\.attn_k\.weight holds NaN or infinity"):
+        import_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": [str(i) for i in range(98)]}, "has 98 tokens, the model's table 97"),
+        ({"scores": [0.0] * 90}, "scores has 90 entries for 97 tokens"),
+        ({"bos_token_id": 97}, "bos_token_id is 97, but there are 97 tokens"),
+        ({"model": "rwkv"}, "tokenizer of the unknown kind 'rwkv'"),
+    ],
+)
+def test_tokenizer_that_does_not_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    found: dict[str, Any] = {
+        "model": "llama",
+        "tokens": [str(i) for i in range(97)],
+        "scores": [0.0] * len(changes.get("tokens", range(97))),
+        "bos_token_id": 1,
+    } | changes
+
+    def add(writer: Any) -> None:
+        writer.add_tokenizer_model(found["model"])
+        writer.add_token_list(found["tokens"])
+        writer.add_token_scores(found["scores"])
+        writer.add_bos_token_id(found["bos_token_id"])
+
+    path = gguf_writer.write_gguf(tmp_path / "m.gguf", random_model("llama", **SIZES), None, add)
+    with pytest.raises(KaokenError, match=message):
+        write_tokenizer(path)
 
 
 def test_unknown_scaling(tmp_path: Path) -> None:
