@@ -37,48 +37,62 @@ def build(job: Job, folder: Path, kind: str) -> None:
         raise RuntimeError(f"llama_model_quantize failed for {kind}")
 
 
-def open_(job: Job, folder: Path, kind: str) -> Generating:
-    import llama_cpp
+class LlamaCpp:
+    """A GGUF file in llama.cpp, and the text that it holds."""
 
-    llama_cpp.llama_backend_init()
-    path = str(folder / MODEL).encode()
-    loading: Any = llama_cpp.llama_model_default_params()
-    if "amx_int8" in cpu_flags():
-        # Its code for Intel's matrix unit crashes on quantised heads (0.3.36).
-        loading.use_extra_bufts = False
-    model: Any = llama_cpp.llama_model_load_from_file(path, loading)
-    assert model is not None
-    settings: Any = llama_cpp.llama_context_default_params()
-    settings.n_ctx = settings.n_batch = settings.n_ubatch = job.tokens
-    settings.n_threads = settings.n_threads_batch = job.threads
-    if kind == "F32":
-        settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
-    context: Any = llama_cpp.llama_init_from_model(model, settings)
-    assert context is not None
-    memory: Any = llama_cpp.llama_get_memory(context)
-    words: Any = llama_cpp.llama_model_get_vocab(model)
-    vocabulary = llama_cpp.llama_vocab_n_tokens(words)
+    def __init__(self, path: Path, tokens: int, threads: int, kind: str = ""):
+        """For up to `tokens` tokens; caches are F32 with the kind "F32", otherwise F16."""
+        import llama_cpp
 
-    def add(tokens: np.ndarray) -> np.ndarray:
+        self.library: Any = llama_cpp
+        llama_cpp.llama_backend_init()
+        loading: Any = llama_cpp.llama_model_default_params()
+        if "amx_int8" in cpu_flags():
+            # Its code for Intel's matrix unit crashes on quantised heads (0.3.36).
+            loading.use_extra_bufts = False
+        model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), loading)
+        if model is None:
+            raise RuntimeError(f"llama.cpp cannot read {path}")
+        settings: Any = llama_cpp.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = settings.n_ubatch = tokens
+        settings.n_threads = settings.n_threads_batch = threads
+        if kind == "F32":
+            settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
+        self.context: Any = llama_cpp.llama_init_from_model(model, settings)
+        assert self.context is not None
+        self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+
+    def clear(self) -> None:
+        """Forget the text."""
+        memory: Any = self.library.llama_get_memory(self.context)
+        self.library.llama_memory_clear(memory, True)
+
+    def add(self, tokens: np.ndarray) -> np.ndarray:
         """Gives the logits behind the last token, valid up to the next call."""
         ids = np.ascontiguousarray(tokens, np.int32)
         address: Any = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(address, len(ids))):
+        batch = self.library.llama_batch_get_one(address, len(ids))
+        if self.library.llama_decode(self.context, batch):
             raise RuntimeError("llama_decode failed")
-        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (vocabulary,))
+        row = self.library.llama_get_logits_ith(self.context, -1)
+        return np.ctypeslib.as_array(row, (self.vocabulary,))
+
+
+def open_(job: Job, folder: Path, kind: str) -> Generating:
+    model = LlamaCpp(folder / MODEL, job.tokens, job.threads, kind)
 
     def generate(prompt: np.ndarray, count: int, arrived: Arrived) -> None:
-        llama_cpp.llama_memory_clear(memory, True)
-        row = add(prompt)
+        model.clear()
+        row = model.add(prompt)
         for left in range(count, 0, -1):
             token = np.atleast_1d(row.argmax())
             arrived()
             if left > 1:
-                row = add(token)
+                row = model.add(token)
 
     def logits(prompt: np.ndarray) -> np.ndarray:
-        llama_cpp.llama_memory_clear(memory, True)
-        return add(prompt).copy()
+        model.clear()
+        return model.add(prompt).copy()
 
     return Generating(generate, logits)
 
