@@ -66,7 +66,7 @@ def compile_model(options: argparse.Namespace) -> None:
 def answer(model: CompiledDecoder, question: str, most: int) -> None:
     """Print the answer as it comes, and how fast it came."""
     tokenizer = open_tokenizer(model.folder)
-    text = chat_text(model.folder, question)
+    text = chat_text(model.folder, [{"role": "user", "content": question}])
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     print(f"\nquestion: {question}\nanswer:   ", end="")
     stream, arrivals = TextStream(tokenizer, ids), [time.perf_counter()]

@@ -58,6 +58,10 @@ _STATE_FUNCTIONS = {
 }
 
 
+PIECE = 512
+"""Tokens of a prompt that are computed without a look at whether Ctrl-C was pressed."""
+
+
 class CompiledDecoder(CompiledModel):
     """One context of a decoder: the tokens it has seen, and the logits of what follows.
 
@@ -106,10 +110,28 @@ class CompiledDecoder(CompiledModel):
         self._call["reset"](self._own.handle)
 
     def prefill(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Add tokens behind those seen so far; gives `logits`."""
+        """Add tokens behind those seen so far; gives `logits`.
+
+        Ctrl-C ends it soon. What is interrupted or refused leaves the context with the tokens from
+        before, whose logits are known again behind the next one.
+        """
         ids = np.ascontiguousarray(tokens, np.int64).reshape(-1)
-        self._check(self._call["prefill"](self._own.handle, ids.ctypes.data, ids.size))
+        before = len(self)
+        size = PIECE if self._takes(ids) else ids.size
+        try:
+            for start in range(0, max(ids.size, 1), size or 1):
+                piece = ids[start : start + size]
+                self._check(self._call["prefill"](self._own.handle, piece.ctypes.data, piece.size))
+        except BaseException:
+            if len(self) != before:
+                self.rewind(before)
+            raise
         return self.logits
+
+    def _takes(self, ids: np.ndarray) -> bool:
+        """Whether tokens fit; C says why not of all of them, before it computes any."""
+        known = ((ids >= 0) & (ids < self.vocabulary)).all()
+        return bool(known) and len(self) + ids.size <= self.capacity
 
     def step(self, token: int) -> np.ndarray:
         """Add one token; gives `logits`."""
@@ -178,10 +200,6 @@ class CompiledDecoder(CompiledModel):
         """Take a prompt and nothing else; gives what the text begins with, which is the prompt."""
         self.begin(prompt)
         return list(prompt)
-
-    def forced_tokens(self, length: int) -> list[UserProcessor]:
-        """What makes certain tokens the only choice in a text of at most that many: nothing."""
-        return []
 
     def begin(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
         """Hold these tokens and no others; gives `logits`.

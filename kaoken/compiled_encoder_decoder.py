@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,6 @@ class CompiledEncoderDecoder(CompiledDecoder):
         """The most tokens of a source."""
         self.start_tokens: tuple[int, ...] = tuple(encoder["start_tokens"])
         """What the text begins with."""
-        self._forced = encoder["forced_bos_token_id"], encoder["forced_eos_token_id"]
         self._encode = library.functions(_FUNCTIONS)
 
     def encode(self, tokens: Sequence[int] | np.ndarray) -> None:
@@ -64,13 +63,6 @@ class CompiledEncoderDecoder(CompiledDecoder):
         """Read a source; gives what the text begins with, which the context then holds."""
         self.encode(prompt)
         return super().start(self.start_tokens)
-
-    def forced_tokens(self, length: int) -> list[UserProcessor]:
-        """The tokens that the model's generation_config forces, in a text of at most that many."""
-        first, last = self._forced
-        begin = len(self.start_tokens)
-        wanted = ((begin, first), (length - 1, last))
-        return [_Forced(at, token) for at, token in wanted if token is not None]
 
     def generate(
         self,
@@ -95,15 +87,13 @@ class CompiledEncoderDecoder(CompiledDecoder):
             "max_new_tokens": max_new_tokens
         }
         checked = GenerationOptions.of(recorded_of(self.manifest), given)
-        length = len(self.start_tokens) + checked.new_tokens(len(self.start_tokens))
-        processors = [*self.forced_tokens(length), *logits_processor]
         texts: list[np.ndarray] = []
         for source in _sources(input_ids, attention_mask):
             self.encode(source)
             text = super().generate(
                 [list(self.start_tokens)],
                 max_new_tokens,
-                logits_processor=processors,
+                logits_processor=logits_processor,
                 generator=random,
                 **options,
             )
@@ -114,21 +104,6 @@ class CompiledEncoderDecoder(CompiledDecoder):
 
     def all_logits(self, tokens: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         raise KaokenError(f"{self.name} needs a source: there are no logits of a text alone")
-
-
-@dataclass(frozen=True)
-class _Forced:
-    """The only choice for the token at a place of the text; as transformers' processors."""
-
-    at: int
-    token: int
-
-    def __call__(self, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        if ids.shape[1] != self.at:
-            return scores
-        forced = np.full_like(scores, -np.inf)
-        forced[:, self.token] = 0
-        return forced
 
 
 def _sources(input_ids: Any, attention_mask: Any) -> list[list[int]]:

@@ -86,14 +86,11 @@ class Entry:
 class Encoder:
     """What reads the source, in models that make a text from another one.
 
-    The text begins with `start_tokens`. Where a forced token is given, it is what `generate` puts
-    first behind them, or last when the text reaches its greatest length.
+    The text begins with `start_tokens`.
     """
 
     entry: Entry
     start_tokens: tuple[int, ...] = ()
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None
 
     @property
     def max_source(self) -> int:
@@ -104,8 +101,6 @@ class Encoder:
         return {
             "max_source": self.max_source,
             "start_tokens": list(self.start_tokens),
-            "forced_bos_token_id": self.forced_bos_token_id,
-            "forced_eos_token_id": self.forced_eos_token_id,
         }
 
 
@@ -287,7 +282,7 @@ def _generation(module: ModuleOp) -> Generation | None:
     tokens = tuple(token.value.data for token in ends if isinstance(token, IntegerAttr))
     defaults = declared.data.get("defaults")
     pairs = defaults.data.items() if isinstance(defaults, DictionaryAttr) else ()
-    values = {name: _number(value) for name, value in pairs}
+    values = {name: _option(value) for name, value in pairs}
     batch = declared.data.get("batch")
     count = batch.value.data if isinstance(batch, IntegerAttr) else 1
     return Generation(capacity.value.data, tokens, values, _caches(module), count)
@@ -300,12 +295,15 @@ def _caches(module: ModuleOp) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(p.get_values()) for p in parts if isinstance(p, DenseArrayBase))
 
 
-def _number(value: Attribute) -> bool | int | float:
+def _option(value: Attribute) -> Any:
+    """A default of `generate`: a number, or lists of them."""
+    if isinstance(value, ArrayAttr):
+        return [_option(item) for item in value]
     if isinstance(value, IntegerAttr):
         return bool(value.value.data) if value.type == i1 else value.value.data
     if isinstance(value, FloatAttr):
         return value.value.data
-    raise KaokenError(f"kaoken.generation: a default is a number, not {value}")
+    raise KaokenError(f"kaoken.generation: a default is a number or a list, not {value}")
 
 
 def _encoder(module: ModuleOp) -> Encoder | None:
@@ -314,14 +312,11 @@ def _encoder(module: ModuleOp) -> Encoder | None:
     declared = module.attributes.get(ENCODER)
     given = declared.data if isinstance(declared, DictionaryAttr) else {}
     starts = given.get("start_tokens")
-    numbers = {k: v.value.data for k, v in given.items() if isinstance(v, IntegerAttr)}
     return Encoder(
         _entry(function),
         tuple(v.value.data for v in starts if isinstance(v, IntegerAttr))
         if isinstance(starts, ArrayAttr)
         else (),
-        numbers.get("forced_bos_token_id"),
-        numbers.get("forced_eos_token_id"),
     )
 
 

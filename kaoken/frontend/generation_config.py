@@ -41,6 +41,11 @@ RECORDED = (
     "min_new_tokens",
     "min_length",
     "no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
     "num_beams",
     "length_penalty",
     "early_stopping",
@@ -49,18 +54,24 @@ RECORDED = (
 """What a package remembers of a generation_config, besides the end tokens."""
 
 _UNKNOWN = (
-    "bad_words_ids",
-    "begin_suppress_tokens",
     "diversity_penalty",
     "encoder_no_repeat_ngram_size",
     "encoder_repetition_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
     "exponential_decay_length_penalty",
     "guidance_scale",
+    "penalty_alpha",
+    "prompt_lookup_num_tokens",
+    "renormalize_logits",
     "sequence_bias",
-    "suppress_tokens",
+    "stop_strings",
+    "top_h",
     "typical_p",
 )
 """What changes which tokens transformers chooses, and kaoken has not."""
+_FORCED = ("forced_bos_token_id", "forced_eos_token_id")
+"""What older folders have in config.json."""
 _NEUTRAL = (None, 0, 1, [], {})
 
 _GGUF = {
@@ -86,6 +97,8 @@ def generation_attribute(
 
 
 def _attribute(value: Any) -> Attribute:
+    if isinstance(value, list | tuple):
+        return ArrayAttr([_attribute(item) for item in value])
     if isinstance(value, bool):
         return BoolAttr.from_bool(value)
     return int_attr(value) if isinstance(value, int) else FloatAttr(float(value), f64)
@@ -95,6 +108,9 @@ def record_generation(module: ModuleOp, folder: Path, model: Any, capacity: int)
     """Note on the module of a folder's model how it generates; `model` is that of transformers."""
     ends, defaults = of_folder(folder)
     ends = ends or tokens_of(model, "eos_token_id")
+    for name in _FORCED:
+        if forced := tokens_of(model, name):
+            defaults[name] = forced[0] if len(forced) == 1 else list(forced)
     module.attributes[GENERATION] = generation_attribute(capacity, ends, defaults)
     module.attributes |= note_of_folder(folder)
 
@@ -105,7 +121,6 @@ def tokens_of(model: Any, name: str) -> tuple[int, ...]:
         if (found := getattr(source, name, None)) is not None:
             return (found,) if isinstance(found, int) else tuple(found)
     return ()
-
 
 
 def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
@@ -138,7 +153,14 @@ def of_gguf(get: Callable[[str], Any]) -> dict[str, Any]:
 
 def _recorded(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: config[name] for name in RECORDED if config.get(name) is not None}
-    return {n: v for n, v in found.items() if isinstance(v, bool | int | float)}
+    return {n: v for n, v in found.items() if _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, or lists of them."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute
 from xdsl.traits import SymbolTable
 
 from kaoken.backend.interface import ENCODER
@@ -135,12 +134,8 @@ def _memory(array: np.ndarray) -> tuple[Any, ...]:
 
 
 def _encoder_attribute(model: Any) -> DictionaryAttr:
-    """What the text begins with, and which tokens are forced: the model's generation_config."""
+    """What the text begins with."""
     starts = tokens_of(model, "decoder_start_token_id") or tokens_of(model, "bos_token_id")
     if not starts:
         raise KaokenError("its config has no decoder_start_token_id, so no text can begin")
-    values: dict[str, Attribute] = {"start_tokens": ArrayAttr([int_attr(starts[0])])}
-    for name in ("forced_bos_token_id", "forced_eos_token_id"):
-        if forced := tokens_of(model, name):
-            values[name] = int_attr(forced[0])
-    return DictionaryAttr(values)
+    return DictionaryAttr({"start_tokens": ArrayAttr([int_attr(starts[0])])})

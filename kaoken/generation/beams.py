@@ -6,7 +6,7 @@ Scores, and when a text is done, are those of `GenerationMixin._beam_search` for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,12 +53,16 @@ def beam_search(
     choice: Choice,
     end_tokens: Sequence[int],
     limit: int,
+    random: np.random.Generator | None = None,
+    stops: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """The new tokens of the best texts, `num_beams` of them, the best first.
 
     `choice` changes the logarithms of probabilities as the options say. At most `limit` tokens.
+    Continuations are the likeliest, or with `random` drawn. A text also ends where `stops` says so
+    of its new tokens.
     """
-    return _Search(lanes, list(prompt), options, choice, end_tokens, limit).run()
+    return _Search(lanes, list(prompt), options, choice, end_tokens, limit, random, stops).run()
 
 
 @dataclass
@@ -69,6 +73,8 @@ class _Search:
     choice: Choice
     end_tokens: Sequence[int]
     limit: int
+    random: np.random.Generator | None
+    stops: Callable[[list[int]], bool] | None
 
     def run(self) -> list[list[int]]:
         count = self.lanes.count
@@ -96,14 +102,26 @@ class _Search:
         ]
         flat, vocabulary = np.concatenate(scores), rows.shape[1]
         keep = min(max(2, 1 + len(self.end_tokens)) * self.lanes.count, flat.size)
-        best = np.argpartition(-flat, keep - 1)[:keep]
-        best = best[np.lexsort((best, -flat[best]))]
+        best = self._best(flat, keep)
         parents, last = (best // vocabulary).tolist(), (best % vocabulary).tolist()
         texts = [
             [*running.tokens[parent], token] for parent, token in zip(parents, last, strict=True)
         ]
         ended = np.isin(last, list(self.end_tokens)) | (length == self.limit)
+        if self.stops is not None:
+            ended |= [self.stops(text) for text in texts]
         return _Texts(texts, flat[best], ended, parents)
+
+    def _best(self, scores: np.ndarray, count: int) -> np.ndarray:
+        """The places of the largest scores, the largest first, or of as many drawn ones.
+
+        The largest of scores with Gumbel noise are what one draws by their probabilities, one after
+        the other without putting back (Kool et al., arXiv 1903.06059).
+        """
+        if self.random is not None:
+            scores = scores + self.random.gumbel(size=scores.size)
+        best = np.argpartition(-scores, count - 1)[:count]
+        return best[np.lexsort((best, -scores[best]))]
 
     def _scores(self, tokens: list[int], row: np.ndarray) -> np.ndarray:
         check_logits(row)

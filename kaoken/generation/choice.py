@@ -29,9 +29,11 @@ class Choice:
         end_tokens: Sequence[int],
         random: np.random.Generator | None = None,
         processors: Sequence[UserProcessor] = (),
+        limit: int | None = None,
     ):
+        """`prompt` tokens are there, and at most `limit` come."""
         self._random = random if options.do_sample else None
-        self._processors = of_options(options, prompt, end_tokens)
+        self._processors = of_options(options, prompt, end_tokens, limit)
         self._processors += [_of_user(processor) for processor in processors]
         if options.do_sample:
             self._processors += of_sampling(options, end_tokens)

@@ -16,7 +16,7 @@ from kaoken.generation.choice import Choice, UserProcessor
 from kaoken.generation.lanes import Lanes
 from kaoken.generation.options import GenerationOptions, at_least
 from kaoken.generation.speculation import Speculation
-from kaoken.generation.text import TextStream
+from kaoken.generation.text import TextStream, ends_in
 
 if TYPE_CHECKING:
     from kaoken.compiled_decoder import CompiledDecoder
@@ -119,7 +119,7 @@ def generate(
     limit = options.new_tokens(prompts.longest)
     run = _Run(decoder, options, ends, callbacks, limit)
     if options.num_beams > 1:
-        new = run.beams(prompts.tokens)
+        new = run.beams(prompts.tokens, random)
     else:
         texts = [prompt for prompt in prompts.tokens for _ in range(copies)]
         choices = [run.choice(p, r) for p, r in zip(texts, random.spawn(count), strict=True)]
@@ -139,7 +139,8 @@ class _Run:
     limit: int
 
     def choice(self, prompt: Sequence[int], random: np.random.Generator | None) -> Choice:
-        return Choice(self.options, len(prompt), self.ends, random, self.callbacks.processors)
+        calls = self.callbacks.processors
+        return Choice(self.options, len(prompt), self.ends, random, calls, self.limit)
 
     def in_turn(self, prompts: Sequence[list[int]], choices: Sequence[Choice]) -> list[list[int]]:
         """One text after the other, with guesses where they are asked for."""
@@ -190,25 +191,25 @@ class _Run:
                 tokens = [watches[text].new[-1] for text in at.values()]
                 logits = dict(zip(at, lanes.step(list(at), tokens), strict=True))
 
-    def beams(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+    def beams(self, prompts: Sequence[list[int]], random: np.random.Generator) -> list[list[int]]:
         """The best texts of each prompt."""
         self._check_beams()
+        draws = random.spawn(len(prompts)) if self.options.do_sample else [None] * len(prompts)
         new: list[list[int]] = []
         with closing(Lanes(self.decoder, self.options.num_beams)) as lanes:
-            for prompt in prompts:
+            for prompt, draw in zip(prompts, draws, strict=True):
                 limit = min(self.limit, self.decoder.capacity + 1 - len(prompt))
-                choice = self.choice(prompt, None)
-                found = beam_search(lanes, prompt, self.options, choice, self.ends, limit)
+                choice, stops = self.choice(prompt, None), stopping_of(prompt, self.callbacks)
+                found = beam_search(
+                    lanes, prompt, self.options, choice, self.ends, limit, draw, stops
+                )
                 new += found[: self.options.num_return_sequences]
         return new
 
     def _check_beams(self) -> None:
         calls = self.callbacks
         for name, given in [
-            ("do_sample", self.options.do_sample),
             ("prompt_lookup_num_tokens", self.options.prompt_lookup_num_tokens),
-            ("stop_strings", calls.stop_strings),
-            ("stopping_criteria", calls.stopping),
             ("a streamer", calls.streamer is not None),
         ]:
             if given:
@@ -224,6 +225,22 @@ def _watched(prompt: Sequence[int], run: Generator[int], callbacks: Callbacks) -
                 break
     watch.end()
     return watch.new
+
+
+def stopping_of(prompt: Sequence[int], callbacks: Callbacks) -> Callable[[list[int]], bool] | None:
+    """Whether new tokens end a text, for texts of which several are looked at in any order."""
+    if not callbacks.stopping and not callbacks.stop_strings:
+        return None
+
+    def stops(new: list[int]) -> bool:
+        asked = [_asks(criterion, [*prompt, *new]) for criterion in callbacks.stopping]
+        return any(asked) or ends_in(callbacks.stop_strings, callbacks.tokenizer, prompt, new)
+
+    return stops
+
+
+def _asks(criterion: Stopping, tokens: list[int]) -> bool:
+    return bool(np.all(criterion(np.array([tokens], np.int64), None)))
 
 
 class Watch:
@@ -245,10 +262,8 @@ class Watch:
         if self._text is not None:
             self._text.put(token)
         stopped = self._text is not None and self._text.stopped
-        return any([self._asked(criterion) for criterion in self._callbacks.stopping]) or stopped
-
-    def _asked(self, criterion: Stopping) -> bool:
-        return bool(np.all(criterion(np.array([self._prompt + self.new], np.int64), None)))
+        tokens = self._prompt + self.new
+        return any([_asks(criterion, tokens) for criterion in self._callbacks.stopping]) or stopped
 
     def end(self) -> None:
         if self._callbacks.streamer is not None:

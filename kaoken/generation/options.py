@@ -36,6 +36,15 @@ class GenerationOptions:
     """The same, but with the prompt's tokens; `min_new_tokens` comes before it."""
     no_repeat_ngram_size: int = 0
     """So many tokens never come a second time in the same order; 0: they may."""
+    bad_words_ids: Sequence[Sequence[int]] = ()
+    """Tokens in these orders never come."""
+    suppress_tokens: Sequence[int] = ()
+    """These tokens never come, and `begin_suppress_tokens` not as the first new one."""
+    begin_suppress_tokens: Sequence[int] = ()
+    forced_bos_token_id: int | None = None
+    """What comes second in the text, as the language that a translation begins with."""
+    forced_eos_token_id: int | Sequence[int] | None = None
+    """What comes last in a text that reaches its greatest length."""
     do_sample: bool = False
     """Draw tokens; otherwise always take the likeliest."""
     temperature: float = 1.0
@@ -70,6 +79,7 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         self._check_lengths()
+        self._check_constraints()
         self._check_sampling()
         self._check_beams()
 
@@ -81,6 +91,22 @@ class GenerationOptions:
             at_least(name, getattr(self, name), 0)
         _whole("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens)
         _in_range("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 0, MOST_GUESSES)
+
+    def _check_constraints(self) -> None:
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            _tokens(name, getattr(self, name))
+        if self.forced_bos_token_id is not None:
+            at_least("forced_bos_token_id", self.forced_bos_token_id, 0)
+        if self.forced_eos_token_id is not None:
+            _tokens("forced_eos_token_id", np.ravel(self.forced_eos_token_id).tolist())
+        if isinstance(self.bad_words_ids, str) or not isinstance(self.bad_words_ids, Sequence):
+            raise KaokenError(
+                f"bad_words_ids is {self.bad_words_ids!r}, but must be lists of tokens"
+            )
+        for word in self.bad_words_ids:
+            _tokens("a word of bad_words_ids", word)
+            if not word:
+                raise KaokenError("a word of bad_words_ids is empty: give at least one token")
 
     def _check_sampling(self) -> None:
         for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
@@ -143,6 +169,13 @@ class GenerationOptions:
 def _whole(name: str, value: Any) -> None:
     if isinstance(value, bool) or (not isinstance(value, int) and not hasattr(value, "__index__")):
         raise KaokenError(f"{name} is {value!r}, but must be a whole number")
+
+
+def _tokens(name: str, value: Any) -> None:
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise KaokenError(f"{name} is {value!r}, but must be a list of tokens")
+    for token in value:
+        at_least(f"a token of {name}", token, 0)
 
 
 def _number(name: str, value: Any) -> None:

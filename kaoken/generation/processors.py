@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from kaoken.errors import KaokenError
 from kaoken.generation.options import GenerationOptions
 
 Processor = Callable[[Sequence[int], np.ndarray], np.ndarray]
@@ -20,17 +21,38 @@ Processor = Callable[[Sequence[int], np.ndarray], np.ndarray]
 
 
 def of_options(
-    options: GenerationOptions, prompt: int, end_tokens: Sequence[int]
+    options: GenerationOptions, prompt: int, end_tokens: Sequence[int], limit: int | None = None
 ) -> list[Processor]:
-    """What these options ask for in any mode; `prompt` is how many tokens came before."""
+    """What these options ask for in any mode.
+
+    `prompt` is how many tokens came before, `limit` the most that come now, where that is known.
+    """
     found: list[Processor] = []
     if options.repetition_penalty != 1.0:
         found.append(partial(repetition_penalty, options.repetition_penalty))
     if options.no_repeat_ngram_size:
         found.append(partial(no_repeated_ngram, options.no_repeat_ngram_size))
+    if words := [word for word in options.bad_words_ids if list(word) not in _single(end_tokens)]:
+        found.append(partial(no_bad_words, words))
     least = prompt + options.min_new_tokens if options.min_new_tokens else options.min_length
     if least > prompt and end_tokens:
         found.append(partial(no_early_end, least, end_tokens))
+    return found + _of_places(options, prompt, limit)
+
+
+def _of_places(options: GenerationOptions, prompt: int, limit: int | None) -> list[Processor]:
+    """What is forced or left out at some places of the text, or everywhere."""
+    found: list[Processor] = []
+    first, last = options.forced_bos_token_id, options.forced_eos_token_id
+    if first is not None:
+        found.append(partial(forced, 1, [first]))
+    if last is not None and limit is not None:
+        found.append(partial(forced, prompt + limit - 1, np.ravel(last).tolist()))
+    if options.suppress_tokens:
+        found.append(partial(suppressed, options.suppress_tokens, None))
+    if options.begin_suppress_tokens:
+        begin = prompt if prompt > 1 or first is None else prompt + 1
+        found.append(partial(suppressed, options.begin_suppress_tokens, begin))
     return found
 
 
@@ -68,6 +90,50 @@ def no_repeated_ngram(size: int, tokens: Sequence[int], scores: np.ndarray) -> n
     again = (ngrams[:, :-1] == ids[len(ids) - size + 1 :]).all(1)
     scores = scores.copy()
     scores[ngrams[again, -1]] = -np.inf
+    return scores
+
+
+def no_bad_words(
+    words: Sequence[Sequence[int]], tokens: Sequence[int], scores: np.ndarray
+) -> np.ndarray:
+    """No token that would be the last one of a word."""
+    scores = scores.copy()
+    for word in words:
+        if not word[-1] < len(scores):
+            raise KaokenError(
+                f"bad_words_ids has the token {word[-1]}, but the vocabulary {len(scores)} tokens"
+            )
+        before = list(word[:-1])
+        if not before or list(tokens[-len(before) :]) == before:
+            scores[word[-1]] = -np.inf
+    return scores
+
+
+def _single(tokens: Sequence[int]) -> list[list[int]]:
+    return [[token] for token in tokens]
+
+
+def forced(at: int, only: Sequence[int], tokens: Sequence[int], scores: np.ndarray) -> np.ndarray:
+    """Behind `at` tokens nothing but these."""
+    if len(tokens) != at:
+        return scores
+    if max(only) >= len(scores):
+        raise KaokenError(
+            f"the forced token {max(only)} is not among the vocabulary's {len(scores)} tokens"
+        )
+    result = np.full_like(scores, -np.inf)
+    result[list(only)] = 0
+    return result
+
+
+def suppressed(
+    which: Sequence[int], at: int | None, tokens: Sequence[int], scores: np.ndarray
+) -> np.ndarray:
+    """None of these tokens, behind `at` tokens or anywhere."""
+    if at is not None and len(tokens) != at:
+        return scores
+    scores = scores.copy()
+    scores[[token for token in which if token < len(scores)]] = -np.inf
     return scores
 
 

@@ -5,6 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+_WITHOUT_TEXT = 8
+"""So many tokens without text of their own may stand among those of a stop string."""
+
+
+def ends_in(stop: Sequence[str], tokenizer: Any, prompt: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether the last new token completes a stop string, or the last few hold one."""
+    if not stop:
+        return False
+    count = min(len(new), max(len(text.encode()) for text in stop) + _WITHOUT_TEXT)
+    before = [*prompt, *new[: len(new) - count]]
+    stream = TextStream(tokenizer, before[-_WITHOUT_TEXT:], stop)
+    for token in new[len(new) - count :]:
+        stream.put(token)
+    return stream.stopped
+
 
 class TextStream:
     """The text of a continuation, piece by piece, up to the first stop string.

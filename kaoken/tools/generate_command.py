@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import sys
@@ -20,10 +19,15 @@ from kaoken.generation.options import GenerationOptions
 from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
 from kaoken.texts import open_tokenizer
+from kaoken.tools.chat import chat_text
 from kaoken.tools.kaoken import print_json
 
 if TYPE_CHECKING:
     from kaoken.compiled_decoder import CompiledDecoder
+
+
+MAX_TOKENS = 1024
+"""The length of contexts where none is asked for."""
 
 
 @dataclass
@@ -61,6 +65,8 @@ class Request:
     """A file that keeps what the context holds behind the prompt."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Options of `GenerationOptions`, None where not given."""
+    system: str | None = None
+    """What comes before the prompt in a chat."""
 
     def options(self, recorded: Mapping[str, Any]) -> GenerationOptions:
         """Whoever gives an option of drawing draws; a temperature of 0 is the likeliest token.
@@ -74,7 +80,7 @@ class Request:
             given |= {"do_sample": True}
         elif given.get("num_beams") is not None and given["num_beams"] > 1:
             given |= {"do_sample": False}
-        single = given.get("do_sample") or self.stop or given.get("prompt_lookup_num_tokens")
+        single = given.get("do_sample") or given.get("prompt_lookup_num_tokens")
         if given.get("num_beams") is None and single:
             given |= {"num_beams": 1}
         try:
@@ -86,16 +92,17 @@ class Request:
         """Raise KaokenError for what is wrong whatever the model is."""
         strings_of(self.stop)
         random_of(self.seed, None)
+        if self.system is not None and not self.chat:
+            raise KaokenError("--system is for chats: give --chat as well, or leave it out")
         options = self.options({})
-        if options.num_beams == 1:
-            return
-        for flags, is_given in [
-            ("--temperature, --top-k, --top-p, --min-p and --seed", options.do_sample),
-            ("--speculate", options.prompt_lookup_num_tokens > 0),
-            ("--stop", bool(self.stop)),
-        ]:
-            if is_given:
-                raise KaokenError(f"--num-beams does not go with {flags}: leave out one of them")
+        if options.num_beams > 1 and options.prompt_lookup_num_tokens:
+            raise KaokenError("--num-beams does not go with --speculate: leave out one of them")
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """What a chat template is given."""
+        user = {"role": "user", "content": self.prompt}
+        return [user] if self.system is None else [{"role": "system", "content": self.system}, user]
 
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
@@ -111,17 +118,19 @@ def _with_flags(text: str) -> str:
 
 
 def run_generate(
-    model: Path, request: Request, compiling: CompileOptions, max_tokens: int, as_json: bool
+    model: Path, request: Request, compiling: CompileOptions, max_tokens: int | None, as_json: bool
 ) -> None:
     """Print the continuation on stdout as it comes, and the speed on stderr."""
     request.check()
-    decoder = open_decoder(model, compiling, max_tokens)
+    if max_tokens is not None and is_compiled(model):
+        raise KaokenError(f"{model} is compiled already: give --max-tokens to `kaoken compile`")
+    decoder = open_decoder(model, compiling, max_tokens or MAX_TOKENS)
     if request.prefix_cache is not None and decoder.manifest.get("encoder"):
         raise KaokenError(f"{decoder.name} reads each source anew: leave out --prefix-cache")
     options = request.options(recorded_of(decoder.manifest))
     seed = secrets.randbits(32) if request.seed is None else request.seed
     tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
-    text = chat_text(decoder.folder, request.prompt) if request.chat else request.prompt
+    text = chat_text(decoder.folder, request.messages) if request.chat else request.prompt
     ids = tokenizer.encode(text, add_special_tokens=not request.chat).ids
     if request.prefix_cache is not None and request.prefix_cache.exists():
         load_prefix(decoder, request.prefix_cache)
@@ -171,7 +180,7 @@ def generate_text(
     if not ids:
         raise KaokenError("the prompt has no tokens: say something")
     if options.num_beams > 1:
-        yield _best_beam(decoder, tokenizer, ids, options, timing, stop)
+        yield _best_beam(decoder, tokenizer, ids, options, timing, stop, seed)
         return
     (random,) = random_of(seed, None).spawn(1)  # that of the first text of `generate`
     ends, guesses = decoder.end_tokens, options.prompt_lookup_num_tokens
@@ -180,8 +189,7 @@ def generate_text(
         ids = decoder.start(ids)
         text = TextStream(tokenizer, ids, stop)
         limit = options.new_tokens(len(ids))
-        forced = decoder.forced_tokens(len(ids) + limit)
-        choice = Choice(options, len(ids), ends, random, forced)
+        choice = Choice(options, len(ids), ends, random, limit=limit)
         for token in decoder.tokens_of(choice, ids, limit, ends, decoder.speculation):
             timing.mark()
             if token in ends:
@@ -203,14 +211,17 @@ def _best_beam(
     options: GenerationOptions,
     timing: Timing,
     stop: Sequence[str],
+    seed: int,
 ) -> str:
     """The best of several texts, which is known only at the end."""
-    found = decoder.generate([ids], stop_strings=stop or None, **asdict(options))[0].tolist()
+    found = decoder.generate(
+        [ids], stop_strings=stop or None, tokenizer=tokenizer, seed=seed, **asdict(options)
+    )[0].tolist()
     new = found[len(getattr(decoder, "start_tokens", ids)) :]
     size = next((n for n, token in enumerate(new) if token in decoder.end_tokens), len(new))
     timing.arrivals = [time.perf_counter() - timing.began] * size
-    text = TextStream(tokenizer, ids)
-    return "".join(text.put(token) for token in new[:size])
+    text = TextStream(tokenizer, ids, stop)
+    return "".join(text.put(token) for token in new[:size]) + text.end()
 
 
 def open_decoder(
@@ -225,7 +236,7 @@ def open_decoder(
 
     if not model.exists():
         raise KaokenError(f"there is no file or folder {model}")
-    if model.is_dir() and not (model / "config.json").exists():
+    if is_compiled(model):
         _check_unused(model, options)
         return load_decoder(model, options.threads)
     folder = _cached(model, options, max_tokens, all_outputs)
@@ -233,6 +244,11 @@ def open_decoder(
         _compile(model, folder, options, max_tokens, all_outputs)
         trim_packages()
     return load_decoder(folder, options.threads)
+
+
+def is_compiled(model: Path) -> bool:
+    """Whether a path is what `kaoken compile` wrote, or should be."""
+    return model.is_dir() and not (model / "config.json").exists()
 
 
 def _check_unused(package: Path, options: CompileOptions) -> None:
@@ -300,41 +316,6 @@ def read_tokenizer(folder: Path, vocabulary: int) -> Any:
             "it belongs to another model"
         )
     return tokenizer
-
-
-def chat_text(folder: Path, prompt: str) -> str:
-    """The prompt as what a user says, in the words of the model's chat template."""
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    apart = folder / "chat_template.jinja"
-    template = apart.read_text(encoding="utf-8") if apart.exists() else config.get("chat_template")
-    if not isinstance(template, str):
-        raise KaokenError(f"{folder} has no chat template: leave out --chat")
-    try:
-        from jinja2.exceptions import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise KaokenError("chat templates need jinja2: `pip install jinja2`") from None
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": time.strftime}
-    special = {
-        key: value["content"] if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key.endswith("_token")
-    }
-    messages = [{"role": "user", "content": prompt}]
-    try:
-        rendered = environment.from_string(template)
-        return rendered.render(messages=messages, add_generation_prompt=True, **special)
-    except TemplateError as error:
-        raise KaokenError(f"{path}: the chat template fails: {error}") from None
-
-
-def _refuse(why: str) -> None:
-    """What chat templates call where they do not like the messages."""
-    raise KaokenError(f"the chat template does not take this: {why}")
 
 
 def _speed(timing: Timing, decoder: CompiledDecoder) -> str:

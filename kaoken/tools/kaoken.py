@@ -203,9 +203,13 @@ def generate(
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt as a question, by the chat template.")
     ] = False,
+    system: Annotated[
+        str | None, typer.Option(help="What the chat template says before the question.")
+    ] = None,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens of prompt and answer together.")
-    ] = 1024,
+        int | None,
+        typer.Option(min=1, help="Most tokens of prompt and answer together; by default 1024."),
+    ] = None,
     target: Target = "native",
     threads: Threads = 1,
     dtype: Dtype = "auto",
@@ -242,7 +246,7 @@ def generate(
         "prompt_lookup_num_tokens": speculate or None,
         "num_beams": num_beams,
     }
-    request = Request(prompt, chat, stop or (), seed, prefix_cache, sampling)
+    request = Request(prompt, chat, stop or (), seed, prefix_cache, sampling, system)
     compiling = CompileOptions(target, dtype, threads, None, cc, kv=kv)
     run_generate(model, request, compiling, max_tokens, as_json)
 

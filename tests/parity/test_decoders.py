@@ -464,8 +464,8 @@ def test_what_a_batch_refuses(decoder: CompiledDecoder, batched: CompiledDecoder
         decoder.step_batch([5], [0])
     with pytest.raises(KaokenError, match="at most 3 texts at once, not 4: compile with --batch 4"):
         batched.generate(ONCE, num_beams=4)
-    with pytest.raises(KaokenError, match="num_beams does not go with do_sample"):
-        decoder.generate(ONCE, num_beams=2, do_sample=True)
+    with pytest.raises(KaokenError, match="num_beams does not go with prompt_lookup_num_tokens"):
+        decoder.generate(ONCE, num_beams=2, prompt_lookup_num_tokens=2)
 
 
 BEAMS: list[dict[str, Any]] = [
@@ -474,6 +474,8 @@ BEAMS: list[dict[str, Any]] = [
     {"early_stopping": True, "eos_token_id": [13, 431]},
     {"early_stopping": "never", "length_penalty": -1.0, "eos_token_id": [13, 431, 432]},
     {"repetition_penalty": 1.3, "min_new_tokens": 9, "eos_token_id": [13, 431], "num_beams": 2},
+    {"bad_words_ids": [[403], [407, 261]], "forced_eos_token_id": 13, "suppress_tokens": [431]},
+    {"stop_strings": ["n", "zero"], "num_return_sequences": 3},
 ]
 
 
@@ -486,6 +488,8 @@ def test_beams_are_those_of_transformers(
     prompts = [ONCE, [*ONCE[:4], 262]]
     more: dict[str, Any] = {"num_beams": 3, "max_new_tokens": 40, "pad_token_id": 3} | BEAMS[case]
     ids = torch.tensor(prompts)
+    if "stop_strings" in more:
+        more["tokenizer"] = transformers.AutoTokenizer.from_pretrained(STORIES)
     with torch.no_grad():
         wanted = stories[0].generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, **more

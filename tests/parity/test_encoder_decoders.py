@@ -103,7 +103,8 @@ def save(config: Any, folder: Path, spread: float = 0.05) -> Any:
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * spread)
     model.save_pretrained(folder)
-    return model
+    # Read again, since sinusoidal positions (Marian) are made anew and not read.
+    return transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
 
 
 def compiled(folder: Path, out: Path, **options: Any) -> CompiledEncoderDecoder:

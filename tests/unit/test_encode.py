@@ -19,8 +19,9 @@ VALUES = KEYS.replace("panels", "rows")
 ROWS = "tensor<1x?x24xf32>"
 TEXT = f"""
 builtin.module attributes {{
-    kaoken.generation = {{capacity = {CAPACITY} : i64, end_tokens = [39]}},
-    kaoken.encoder = {{start_tokens = [0], forced_eos_token_id = 39 : i64}}
+    kaoken.generation = {{capacity = {CAPACITY} : i64, end_tokens = [39],
+                          defaults = {{forced_eos_token_id = 39 : i64}}}},
+    kaoken.encoder = {{start_tokens = [0]}}
 }} {{
   func.func @encode(%ids: tensor<1x?xi64> {{kaoken.shape = #kaoken.shape<[1, source]>}})
       attributes {{kaoken.max = {{source = {SOURCE} : i64}}}} {{
@@ -122,3 +123,5 @@ def test_forced_and_start_tokens(model: CompiledEncoderDecoder) -> None:
     text = model.generate([[1, 2, 3]], max_new_tokens=4, eos_token_id=[])
     assert text.shape == (1, 5)
     assert (text[0, 0], text[0, -1]) == (0, 39)
+    text = model.generate([[1, 2, 3]], 4, eos_token_id=[], forced_bos_token_id=7)
+    assert text[0, [0, 1, -1]].tolist() == [0, 7, 39]

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kaoken.errors import KaokenError
-from kaoken.tools.generate_command import Request, chat_text
+from kaoken.tools.chat import chat_text
+from kaoken.tools.generate_command import Request
 from kaoken.tools.kaoken import main
 from tests.available import STORIES, needs_stories
 
 pytest.importorskip("gguf")
-pytest.importorskip("tokenizers")
+tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
 
 from tests.unit.gguf_files import write_gguf  # noqa: E402
@@ -109,7 +111,7 @@ def test_what_is_asked_for_comes_before_what_the_model_records() -> None:
     assert Request("").options(drawing).do_sample
     assert Request("").options(beams).num_beams == 4
     assert Request("", seed=1).options(beams).num_beams == 1
-    assert Request("", stop=["x"]).options(beams).num_beams == 1
+    assert Request("", stop=["x"]).options(beams).num_beams == 4
     assert Request("", sampling={"num_beams": 1}).options(beams).num_beams == 1
 
 
@@ -118,10 +120,34 @@ def test_chat_templates_may_refuse_and_leave_loops(tmp_path: Path) -> None:
     template.write_text(
         "{% for m in messages %}{{ m.content }} {{ strftime_now('%%') }}{% break %}{% endfor %}"
     )
-    assert chat_text(tmp_path, "Hi") == "Hi %"
+    messages = Request("Hi").messages
+    assert chat_text(tmp_path, messages) == "Hi %"
     template.write_text("{{ raise_exception('no users') }}")
     with pytest.raises(KaokenError, match="the chat template does not take this: no users"):
-        chat_text(tmp_path, "Hi")
+        chat_text(tmp_path, messages)
+
+
+def test_chat_templates_are_rendered_as_by_transformers(tmp_path: Path) -> None:
+    """Of several, the default; {% generation %} marks, JSON, special tokens, a system prompt."""
+    template = """{{ bos_token }}{{ [messages[0].content] | tojson }}
+    {%- for m in messages %}
+        {%- if m.role == 'user' %}<u>{{ m.content }}
+        {%- else %}{% generation %}<s>{{ m.content }}{% endgeneration %}{% endif %}
+    {%- endfor %}{% if add_generation_prompt %}<a>{% endif %}"""
+    named = [{"name": "tools", "template": "no"}, {"name": "default", "template": template}]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<b>": 0}))
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<b>")
+    messages = Request("Grüße <&>", chat=True, system="Be kind.").messages
+    wanted = fast.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=True, tokenize=False
+    )
+    config = {"bos_token": {"content": "<b>"}, "chat_template": named}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert chat_text(tmp_path, messages) == wanted
+    assert wanted.startswith('<b>["Be kind."]<s>Be kind.<u>Grüße <&>')
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(KaokenError, match="no chat template"):
+        chat_text(tmp_path, messages)
 
 
 def test_narrow_caches(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,10 +243,20 @@ def test_beams_and_batches(story: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "compile with --batch 3" in failure(
         capsys, "generate", folder, "-p", PROMPT, "--num-beams", "3"
     )
-    for flag, value in (("--seed", "2"), ("--stop", "x"), ("--speculate", "2")):
-        text = failure(capsys, "generate", folder, *args, flag, value)
-        assert text.endswith(": leave out one of them")
-        assert flag in text
+    text = failure(capsys, "generate", folder, *args, "--speculate", "2")
+    assert text.endswith("--num-beams does not go with --speculate: leave out one of them")
+    stop = texts[0][5:9]
+    assert kaoken("generate", folder, *args, "--stop", stop) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == texts[0].partition(stop)[0]
+    drawn: list[str] = []
+    for seed in ("2", "2", "3"):
+        assert kaoken("generate", folder, *args, "--seed", seed, "--temperature", "2") == 0
+        drawn.append(json.loads(capsys.readouterr().out)["text"])
+    assert drawn[0] == drawn[1] != drawn[2]
+    text = failure(capsys, "generate", folder, "-p", PROMPT, "--max-tokens", "32")
+    assert text.endswith("is compiled already: give --max-tokens to `kaoken compile`")
+    text = failure(capsys, "generate", folder, "-p", PROMPT, "--system", "Be kind.")
+    assert text.endswith("--system is for chats: give --chat as well, or leave it out")
     text = failure(capsys, "compile", story, "-o", tmp_path / "n", "--batch", "9")
     assert "batch is 9, but must be from 1 to 8" in text
 
@@ -251,3 +287,31 @@ def test_ctrl_c_leaves_the_context_usable(
     assert 0 < len("".join(pieces)) < 40
     assert len(decoder) == 8
     assert (decoder.generate(ids, 12) == whole).all()
+
+
+def test_ctrl_c_ends_a_long_prompt(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between pieces; the context then holds what it held before."""
+    from kaoken import compiled_decoder
+    from kaoken.compiler import CompileOptions
+    from kaoken.tools.generate_command import open_decoder
+
+    decoder = open_decoder(story, CompileOptions(), 1024)
+    before = decoder.begin([5, 6, 7]).copy()
+    wanted = decoder.prefill(list(range(40))).copy()
+    monkeypatch.setattr(compiled_decoder, "PIECE", 16)
+    decoder.rewind(3)
+    call, pieces = decoder._call["prefill"], []
+
+    def interrupted(handle: Any, address: int, size: int) -> int:
+        pieces.append(size)
+        if len(pieces) == 2:
+            raise KeyboardInterrupt
+        return call(handle, address, size)
+
+    monkeypatch.setitem(decoder._call, "prefill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.prefill(list(range(40)))
+    assert decoder.tokens.tolist() == [5, 6, 7]
+    np.testing.assert_array_equal(decoder.prefill(list(range(40))), wanted)
+    assert pieces == [16, 16, 16, 16, 8]
+    np.testing.assert_array_equal(decoder.begin([5, 6, 7]), before)

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from xdsl.dialects.builtin import ModuleOp
 
+from kaoken.backend.interface import _generation
+from kaoken.dialect.generation import GENERATION
 from kaoken.errors import KaokenError
 from kaoken.generation import processors
+from kaoken.generation.beams import _Search
 from kaoken.generation.choice import Choice, draw
 from kaoken.generation.generate import Prompts, prompts_of, random_of, strings_of
 from kaoken.generation.options import GenerationOptions
-from kaoken.generation.text import TextStream
+from kaoken.generation.text import TextStream, ends_in
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -21,6 +25,7 @@ hf = transformers.generation.logits_process
 
 VOCABULARY = 300
 TOKENS = [3, 5, 3, 299, 17]
+WORDS = [[3], [299, 17, 8], [5, 3, 299, 17, 10], [17, 299, 12], [17, 13], [*TOKENS, 14]]
 
 
 def random_logits(seed: int) -> np.ndarray:
@@ -57,6 +62,30 @@ PROCESSORS = [
     (
         lambda x: processors.no_early_end(5, [7, 8], TOKENS, x),
         lambda: hf.MinNewTokensLengthLogitsProcessor(2, 3, torch.tensor([7, 8])),
+    ),
+    (
+        lambda x: processors.no_bad_words(WORDS, TOKENS, x),
+        lambda: hf.NoBadWordsLogitsProcessor(WORDS),
+    ),
+    (
+        lambda x: processors.suppressed([4, 299, 300], None, TOKENS, x),
+        lambda: hf.SuppressTokensLogitsProcessor([4, 299, 300]),
+    ),
+    (
+        lambda x: processors.suppressed([4, 8], 5, TOKENS, x),
+        lambda: hf.SuppressTokensAtBeginLogitsProcessor([4, 8], 5),
+    ),
+    (
+        lambda x: processors.suppressed([4, 8], 4, TOKENS, x),
+        lambda: hf.SuppressTokensAtBeginLogitsProcessor([4, 8], 4),
+    ),
+    (
+        lambda x: processors.forced(5, [9, 11], TOKENS, x),
+        lambda: hf.ForcedEOSTokenLogitsProcessor(6, [9, 11]),
+    ),
+    (
+        lambda x: processors.forced(1, [9], TOKENS, x),
+        lambda: hf.ForcedBOSTokenLogitsProcessor(9),
     ),
 ]
 
@@ -106,7 +135,10 @@ def test_the_order_is_that_of_transformers(num_beams: int) -> None:
         "min_p": 0.02,
         "repetition_penalty": 1.2,
         "no_repeat_ngram_size": 1,
+        "bad_words_ids": [*WORDS, [4]],
         "min_new_tokens": 9,
+        "suppress_tokens": [20, 21],
+        "begin_suppress_tokens": [22],
         "num_beams": num_beams,
         "eos_token_id": [17, 4],
     }
@@ -128,6 +160,34 @@ def test_the_order_is_that_of_transformers(num_beams: int) -> None:
         wanted = of_transformers(theirs, scores)
         assert (wanted > -np.inf).sum() > 1
         np.testing.assert_array_equal(choice.scores(TOKENS, scores), wanted)
+
+
+def test_forced_tokens_have_their_places() -> None:
+    """Second in the text, which begins with one token, and last of the most that come."""
+    options = GenerationOptions(
+        forced_bos_token_id=9, forced_eos_token_id=11, begin_suppress_tokens=[0], max_new_tokens=4
+    )
+    choice = Choice(options, 1, [], limit=4)
+    scores = np.zeros(20, np.float32)
+    scores[:3] = 3, 2, 1
+    text = [5]
+    while len(text) < 5:
+        text.append(choice(text, scores))
+    assert text == [5, 9, 1, 0, 11]
+    with pytest.raises(KaokenError, match="forced token 9 is not among the vocabulary's 4 tokens"):
+        choice([5], scores[:4])
+
+
+def test_beams_are_drawn_without_putting_back() -> None:
+    """Pairs come as often as by one draw after the other among what is left."""
+    shares = np.array([0.5, 0.3, 0.2])
+    search = _Search(Any, [], GenerationOptions(), Any, [], 1, np.random.default_rng(0), None)  # pyright: ignore
+    scores = np.log(shares).astype(np.float32)
+    pairs = [tuple(search._best(scores, 2).tolist()) for _ in range(6000)]
+    for a in range(3):
+        for b in {0, 1, 2} - {a}:
+            share = shares[a] * shares[b] / (1 - shares[a])
+            assert abs(pairs.count((a, b)) / 6000 - share) < 0.02
 
 
 def test_draws_follow_the_probabilities_and_the_seed() -> None:
@@ -166,6 +226,11 @@ def test_broken_logits() -> None:
         ("num_beams", 0, "num_beams is 0, but must be at least 1"),
         ("num_return_sequences", 2, "without do_sample or num_beams all would be equal"),
         ("early_stopping", "now", "early_stopping is 'now', but must be True, False or 'never'"),
+        ("suppress_tokens", 3, "suppress_tokens is 3, but must be a list of tokens"),
+        ("begin_suppress_tokens", [-1], "a token of begin_suppress_tokens is -1, but must be at"),
+        ("bad_words_ids", [3], "a word of bad_words_ids is 3, but must be a list of tokens"),
+        ("bad_words_ids", [[]], "a word of bad_words_ids is empty"),
+        ("forced_bos_token_id", -1, "forced_bos_token_id is -1, but must be at least 0"),
         ("prompt_lookup_num_tokens", 8, "prompt_lookup_num_tokens is 8, but must be from 0 to 7"),
         ("temprature", 1.0, "generate has no option temprature; it has max_new_tokens, "),
     ],
@@ -267,6 +332,15 @@ def test_whole_characters_and_no_part_of_a_stop_string(byte_tokenizer: Any) -> N
     assert ("".join(pieces), stopped) == ("ab", True)
 
 
+def test_texts_of_beams_end_in_a_stop_string(byte_tokenizer: Any) -> None:
+    ids = byte_tokenizer.encode("say Änn").ids
+    for end in range(1, len(ids) + 1):
+        found = ends_in(["zero", "Änn"], byte_tokenizer, [], ids[:end])
+        assert found == (end == len(ids))
+    assert ends_in([" Ä"], byte_tokenizer, ids[:3], ids[3:6])
+    assert not ends_in([], byte_tokenizer, [], ids)
+
+
 def test_half_a_character_at_the_end_is_left_out(byte_tokenizer: Any) -> None:
     stream = TextStream(byte_tokenizer, [])
     ids = byte_tokenizer.encode("a🙂").ids[:-1]
@@ -290,18 +364,23 @@ def test_what_a_folder_says(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(KaokenError, match="cannot be read as JSON"):
         of_folder(tmp_path)
-    (tmp_path / "generation_config.json").write_text('{"bad_words_ids": [[3]], "typical_p": 1.0}')
+    (tmp_path / "generation_config.json").write_text('{"top_h": 0.5, "typical_p": 1.0}')
     (note,) = note_of_folder(tmp_path).values()
-    assert str(note) == '["generation_config.json: bad_words_ids are not followed"]'
+    assert str(note) == '["generation_config.json: top_h are not followed"]'
     (tmp_path / "generation_config.json").write_text(
-        '{"early_stopping": true, "min_length": 56, "no_repeat_ngram_size": 3}'
+        '{"early_stopping": true, "min_length": 56, "bad_words_ids": [[3], [4, 5]]}'
     )
-    kept = {"min_length": 56, "no_repeat_ngram_size": 3, "early_stopping": True}
+    kept = {"min_length": 56, "bad_words_ids": [[3], [4, 5]], "early_stopping": True}
     assert of_folder(tmp_path) == ((2,), kept)
     assert note_of_folder(tmp_path) == {}
     assert of_gguf({"general.sampling.temp": 0.5}.get) == {"do_sample": True, "temperature": 0.5}
     assert of_gguf({}.get) == {}
     attribute = generation_attribute(8, [2], {"do_sample": True, "top_k": 3, "top_p": 0.5})
+    module = ModuleOp([])
+    module.attributes[GENERATION] = generation_attribute(8, [2], kept)
+    found = _generation(module)
+    assert found is not None
+    assert dict(found.defaults) == kept
     assert "defaults = {do_sample = true, top_k = 3 : i64, top_p = 5.000000e-01 : f64}" in str(
         attribute
     )
