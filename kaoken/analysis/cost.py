@@ -4,7 +4,9 @@
 
 takes `2 * 384 * 1536 * tokens` operations on `4 * (384 * 1536 + (384 + 1536) * tokens)` bytes. As
 is usual, matrix products count alone where there are any; of other ops each step on an element
-counts one, exp and erf as well. Every operand is read once, of a table only the rows looked up.
+counts one, exp and erf as well. Every operand is read once; of a table only the rows looked up, of
+a cache those that are filled, in the type that it holds.
+
 The ratio of the two, the arithmetic intensity, is an op's place on a roofline (Williams et al.,
 2009).
 """
@@ -21,6 +23,7 @@ from xdsl.ir import Attribute, SSAValue
 from kaoken.analysis.shapes import Shapes
 from kaoken.dialect.attributes import Norm
 from kaoken.dialect.base import KaokenOp, element_type_of
+from kaoken.dialect.decoder import CacheAppendOp, CacheReadOp, CacheType, cache_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.nn import (
     UI8,
@@ -97,6 +100,25 @@ def norm_cost_of(op: LinearOp, shapes: Shapes) -> Cost:
     return Cost(product(shapes[op.result]) * steps, bytes_)
 
 
+def append_cost_of(op: CacheAppendOp, shapes: Shapes) -> Cost:
+    """What writing rows to a cache takes."""
+    rows = product(shapes[op.input][:-1])
+    return Cost(Dim.of(0), _nbytes(op.input, shapes) + rows * _row_bytes(cache_type(op.cache)))
+
+
+def combine_cost_of(op: AttentionOp, shapes: Shapes) -> Cost:
+    """What putting together the parts of cached attention takes where there is one part: its sums,
+    and for each head of a token the largest score and the total, are read again."""
+    tokens, numbers = product(shapes[op.query][:-1]), product(shapes[op.result])
+    return Cost(numbers, _nbytes(op.result, shapes) * 2 + tokens * (2 * 4 * op.heads))
+
+
+def _row_bytes(cache: CacheType) -> int:
+    """The bytes of a row in a cache, with its scales."""
+    scales = 4 * cache.heads.data if cache.has_scales else 0
+    return cache.width * numpy_dtype(cache.element_type).itemsize + scales
+
+
 def _steps(op: KaokenOp, shapes: Shapes) -> Dim:
     steps = next((steps for kind, steps in _STEPS.items() if isinstance(op, kind)), 0)
     return product(shapes[op.operands[0]]) * steps if steps else Dim.of(0)
@@ -142,13 +164,15 @@ def _read(op: KaokenOp) -> list[SSAValue]:
         case SliceOp() | BroadcastOp():
             return [op.result]
         case LinearOp():
-            epilogue = [op.bias, op.residual, op.input_scale, op.weight_scale]
+            epilogue = [op.bias, op.residual, op.input_scale, op.weight_scale, op.weight_min]
             return [op.input, op.weight, *(v for v in epilogue if v is not None)]
         case _:
             return list(dict.fromkeys(op.operands))
 
 
 def _nbytes(value: SSAValue, shapes: Shapes) -> Dim:
+    if isinstance(read := value.owner, CacheReadOp):
+        return product(shapes[value][:-1]) * _row_bytes(cache_type(read.cache))
     return product(shapes[value]) * numpy_dtype(element_type_of(value)).itemsize
 
 

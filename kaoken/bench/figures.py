@@ -27,7 +27,6 @@ BITS = {
 }
 """Of a decoder's weight: in its layers, where int4 has a scale of 16 bits for 32 and ternary one
 for 256, and its head."""
-CACHE_BYTES = 4
 
 
 @dataclass
@@ -88,7 +87,8 @@ class Work:
     data_bytes: int
     """Of the inputs and the output."""
 
-    def bytes_moved(self, precision: str) -> int:
+    def bytes_moved(self, precision: str, cache_bytes: float = 4) -> int:
+        """At least so many, where a number in caches takes `cache_bytes`."""
         return self.weights * PRECISIONS[precision] + self.data_bytes
 
     def read_size(self, precision: str) -> int:
@@ -101,9 +101,11 @@ class DecoderWork(Work):
     """A step of a decoder, or its reading a prompt. `weights` are those of its layers."""
 
     head: int = 0
+    cached: float = 0
+    """Numbers that are read from caches, or written there."""
 
-    def bytes_moved(self, precision: str) -> int:
-        return self.read_size(precision) + self.data_bytes
+    def bytes_moved(self, precision: str, cache_bytes: float = 4) -> int:
+        return self.read_size(precision) + self.data_bytes + int(self.cached * cache_bytes)
 
     def read_size(self, precision: str) -> int:
         """The weights alone: one probe for all depths."""
@@ -128,12 +130,12 @@ class Decoder:
         """Reading a prompt, and the logits behind its last token."""
         pairs = tokens * (tokens + 1) // 2
         flops = 2 * (tokens * self.weights + self.head + pairs * self.products)
-        return DecoderWork(flops, self.weights, CACHE_BYTES * tokens * self.cache, self.head)
+        return DecoderWork(flops, self.weights, 0, self.head, tokens * self.cache)
 
     def step(self, depth: float) -> DecoderWork:
         """One token behind that many, which all are read from the caches; the mean of many."""
         flops = 2 * (self.weights + self.head + depth * self.products)
-        return DecoderWork(flops, self.weights, int(CACHE_BYTES * depth * self.cache), self.head)
+        return DecoderWork(flops, self.weights, 0, self.head, depth * self.cache)
 
 
 @dataclass
@@ -148,11 +150,12 @@ class ThreadFigures:
     """By peer, where ops were asked for and the peer knows."""
 
     def set_bounds(self, work: Work, peers: Sequence[Peer]) -> None:
-        mappings = {peer.name: peer.mapping for peer in peers}
+        by_name = {peer.name: peer for peer in peers}
         for p in self.peers:
-            size = work.bytes_moved(p.precision)
+            peer = by_name[p.name]
+            size = work.bytes_moved(p.precision, peer.cache_bytes)
             read = work.read_size(p.precision)
-            p.bound = self.limits.bound(p.precision, work.flops, size, mappings[p.name], read)
+            p.bound = self.limits.bound(p.precision, work.flops, size, peer.mapping, read)
 
     def ranked(self) -> list[PeerFigures]:
         """The peers with figures: the right ones, the fastest first, then the wrong ones."""

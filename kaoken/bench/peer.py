@@ -134,6 +134,8 @@ class Peer:
     """The same by the names that pip knows, where they differ."""
     mapping: str = "anonymous"
     """How it holds its weights: anonymous memory, or a mapped file."""
+    cache_bytes: float = 4
+    """Of a decoder: what a number in its caches of keys and values takes."""
     rebuilt: bool = False
     """Whether it is built anew for each number of threads and in each run."""
     profile: Callable[..., list[OpTime]] | None = None

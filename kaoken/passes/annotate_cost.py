@@ -18,16 +18,20 @@ from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
-from kaoken.analysis.cost import cost_of, norm_cost_of
+from kaoken.analysis.cost import append_cost_of, combine_cost_of, cost_of, norm_cost_of
 from kaoken.analysis.shapes import symbolic_shapes
 from kaoken.dialect.attributes import Norm
 from kaoken.dialect.base import KaokenOp
-from kaoken.dialect.nn import LinearOp, WeightOp
+from kaoken.dialect.decoder import CacheAppendOp
+from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import ReshapeOp
+from kaoken.passes.lowering.cached_attention import reads_caches
 
 COST = "kaoken.cost"
 NORM_COST = "kaoken.norm_cost"
 """Of the norm epilogue of a linear layer, which has a kernel of its own."""
+COMBINE_COST = "kaoken.combine_cost"
+"""Of putting together the parts of cached attention, which has one too."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,17 @@ class AnnotateCostPass(ModulePass):
 
 
 def _annotate(function: FuncOp) -> None:
-    inner = [op for op in function.walk() if isinstance(op, KaokenOp)]
+    inner = [op for op in function.walk() if isinstance(op, KaokenOp | CacheAppendOp)]
     ops = [op for op in inner if not isinstance(op, WeightOp | ReshapeOp)]
     if not ops or not any(isinstance(t, TensorType) for t in function.function_type.outputs):
         return
     shapes = symbolic_shapes(function)
     for op in ops:
+        if isinstance(op, CacheAppendOp):
+            op.attributes[COST] = append_cost_of(op, shapes).attribute()
+            continue
         op.attributes[COST] = cost_of(op, shapes).attribute()
         if isinstance(op, LinearOp) and op.norm.data is not Norm.NONE:
             op.attributes[NORM_COST] = norm_cost_of(op, shapes).attribute()
+        if isinstance(op, AttentionOp) and reads_caches(op):
+            op.attributes[COMBINE_COST] = combine_cost_of(op, shapes).attribute()

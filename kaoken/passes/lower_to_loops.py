@@ -59,7 +59,7 @@ from kaoken.dialect.kaoken_loop import WeightOp as WeightPointerOp
 from kaoken.dialect.nn import AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.tensor import ReshapeOp, SliceOp
 from kaoken.errors import KaokenError
-from kaoken.passes.annotate_cost import COST, NORM_COST
+from kaoken.passes.annotate_cost import COMBINE_COST, COST, NORM_COST
 from kaoken.passes.bake import BakePass
 from kaoken.passes.lowering.attention_plan import columns_of
 from kaoken.passes.lowering.cached_attention import (
@@ -330,7 +330,7 @@ class _FunctionLowering:
         _hand_on(op, COST, self._call(kernel, schedule, demanded_of(op, schedule)))
         kernel = self._kernel()
         lower_combine(op, kernel, shared)
-        self._call(kernel, schedule)
+        _hand_on(op, COMBINE_COST, self._call(kernel, schedule))
 
     def _kernel(self) -> Kernel:
         return Kernel(Block(), self.shapes, self.maxima, self.shared.add_error)

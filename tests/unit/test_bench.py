@@ -428,6 +428,8 @@ def test_work_of_decoders() -> None:
     sizes_read = [step.read_size(p) for p in ("fp32", "bf16", "int8", "int4")]
     assert sizes_read == [4608, 2304, 1152, 576 + 128]
     assert step.bytes_moved("int4") == 576 + 128 + 4 * 80
+    assert step.bytes_moved("int4", cache_bytes=2) == 576 + 128 + 2 * 80
+    assert prompt.bytes_moved("bf16", cache_bytes=1.0625) == 2304 + 25
     limits = Limits({"int8": [1e6], "file 0": [], "file 4096": [1e6]})
     assert limits.bound("int4", 1e6, 10, "file", 4096) == 1.0
 

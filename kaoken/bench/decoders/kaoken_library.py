@@ -19,9 +19,11 @@ LAYERS = tuple(
     )
 )
 """The ends of the names of a Llama's matrices in a GGUF file."""
+_KV_BYTES = {"f32": 4, "bf16": 2, "int8": 1 + 4 / 64}
+"""Of a number in caches; int8 has a scale for each head of a token, mostly of 64 numbers."""
 
 
-def build(job: Job, folder: Path, dtype: str) -> None:
+def build(job: Job, folder: Path, dtype: str, kv: str) -> None:
     import kaoken
 
     kaoken.compile(
@@ -30,6 +32,7 @@ def build(job: Job, folder: Path, dtype: str) -> None:
         threads=job.threads,
         out=folder / "model",
         dtype=dtype,
+        kv=kv,
         max_tokens=job.tokens,
     )
 
@@ -75,25 +78,35 @@ def open_(job: Job, folder: Path) -> Generating:
     return Generating(generate, logits)
 
 
-PEERS = tuple(
-    Peer(
-        f"kaoken_{precision}",
+def _peer(precision: str, dtype: str, kv: str = "f32") -> Peer:
+    return Peer(
+        f"kaoken_{precision}" + ("" if kv == "f32" else f"_kv_{kv}"),
         precision,
-        partial(build, dtype=dtype),
+        partial(build, dtype=dtype, kv=kv),
         open_,
         mapping=WEIGHTS_MAPPING,
+        cache_bytes=_KV_BYTES[kv],
         rebuilt=True,
     )
-    for precision, dtype in (("fp32", "f32"), ("bf16", "bf16"), ("int8", "int8"), ("int4", "int4"))
-) + tuple(
-    Peer(
-        f"kaoken_ternary{end}",
-        "ternary",
-        partial(build_ternary, head=head),
-        open_,
-        ("gguf", "torch"),
-        mapping=WEIGHTS_MAPPING,
-        rebuilt=True,
-    )
-    for end, head in (("", "Q8_0"), ("_q4_head", "Q4_0"))
+
+
+PEERS = (
+    _peer("fp32", "f32"),
+    _peer("bf16", "bf16"),
+    _peer("int8", "int8"),
+    _peer("int4", "int4"),
+    _peer("bf16", "bf16", "bf16"),
+    _peer("bf16", "bf16", "int8"),
+    *(
+        Peer(
+            f"kaoken_ternary{end}",
+            "ternary",
+            partial(build_ternary, head=head),
+            open_,
+            ("gguf", "torch"),
+            mapping=WEIGHTS_MAPPING,
+            rebuilt=True,
+        )
+        for end, head in (("", "Q8_0"), ("_q4_head", "Q4_0"))
+    ),
 )

@@ -106,6 +106,7 @@ PEERS = tuple(
         ("llama_cpp", "gguf", "torch"),
         ("llama-cpp-python", "gguf", "torch"),
         mapping="file",
+        cache_bytes=2,  # f16, as it chooses itself
     )
     for kind, precision in (
         ("F32", "fp32"),

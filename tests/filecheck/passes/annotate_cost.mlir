@@ -28,3 +28,23 @@ func.func @main(%x: tensor<1x?x6xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 
   %s = kaoken.slice %e <[0, 2]> {dim = 1 : i64} : tensor<?x4xf32> -> tensor<?x2xf32>
   return %a, %s : tensor<1x?x4xf32>, tensor<?x2xf32>
 }
+
+// A cache is read and written in its own type: rows of 4 bf16 take 8 bytes; those of 2 heads in i8
+// 4 bytes and a scale of 4 for each head. Parts of attention are put together by a kernel of its own.
+// CHECK-LABEL: func.func @step
+// CHECK: kaoken.cache_append %{{.*}} {kaoken.cost = {flops = "0", bytes = "24*tokens", precision = "fp32"}}
+// CHECK: kaoken.cache_append %{{.*}} {kaoken.cost = {flops = "0", bytes = "28*tokens", precision = "fp32"}}
+// CHECK: kaoken.attention
+// CHECK-SAME: kaoken.cost = {flops = "{{.*}}", bytes = "20*past + 52*tokens", precision = "fp32"}
+// CHECK-SAME: kaoken.combine_cost = {flops = "4*tokens", bytes = "48*tokens", precision = "fp32"}
+// LOOPS: func.call @combine_parts_2x2{{.*}} {kaoken.cost = {flops = "4*tokens"
+func.func @step(%x: tensor<1x?x4xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 4]>}) -> tensor<1x?x4xf32> attributes {kaoken.max = {tokens = 16 : i64, past = 16 : i64}} {
+  %k = kaoken.cache "keys" : !kaoken.cache<[16, 2, 2], bf16, panels>
+  %v = kaoken.cache "values" : !kaoken.cache<[16, 2, 2], i8, rows>
+  kaoken.cache_append %x to %k at <[past]> : tensor<1x?x4xf32>, !kaoken.cache<[16, 2, 2], bf16, panels>
+  kaoken.cache_append %x to %v at <[past]> : tensor<1x?x4xf32>, !kaoken.cache<[16, 2, 2], i8, rows>
+  %0 = kaoken.cache_read %k to <["past + tokens"]> : !kaoken.cache<[16, 2, 2], bf16, panels> -> tensor<1x?x4xf32>
+  %1 = kaoken.cache_read %v to <["past + tokens"]> : !kaoken.cache<[16, 2, 2], i8, rows> -> tensor<1x?x4xf32>
+  %y = kaoken.attention %x, %0, %1 {num_heads = 2 : i64, scale = 1.0 : f64, causal = true} : tensor<1x?x4xf32>, tensor<1x?x4xf32>, tensor<1x?x4xf32> -> tensor<1x?x4xf32>
+  return %y : tensor<1x?x4xf32>
+}
