@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.pipelines import loop_pipeline
+from kaoken.universe import make_context
 from kaoken.weights import attach_store
+from tests.c.stages import compile_stage, run_stage
 from tests.helpers import apply_passes, fill_weights, random_inputs, store_from
 
 TEXT = """
@@ -65,3 +72,25 @@ def test_rows_of_zeros_and_outliers():
     narrow = apply_passes(module, "quantize{dtype=int8}")
     expected = run_module(module, [x])[0]
     np.testing.assert_allclose(run_module(narrow, [x])[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3", "generic"])
+def test_what_is_not_a_number_shows(target: str, tmp_path: Path):
+    """A maximum passes over NaN on some CPUs; other rows keep their bits."""
+    machine = TargetMachine.parse(target)
+    if machine.description.architecture not in ("", platform.machine()):
+        pytest.skip("another architecture")
+    module = parse_module(TEXT.format(k=129, n=17))
+    fill_weights(module)
+    narrow = apply_passes(module, "quantize{dtype=int8}")
+    low = apply_passes(narrow, f'choose-schedule{{target="{machine.text}"}},bake')
+    for one in loop_pipeline(1):
+        one.apply(make_context(), low)
+    model = compile_stage(low, tmp_path / "model", machine)
+    (x,) = random_inputs(module, {"rows": 7})
+    (clean,) = run_stage(model, [x])
+    np.testing.assert_allclose(clean, run_module(narrow, [x])[0], rtol=1e-4, atol=1e-4)
+    x[0, 0], x[2, 63], x[3, 128], x[5, 64] = np.nan, np.nan, np.nan, np.inf
+    (found,) = run_stage(model, [x])
+    assert not np.isfinite(found[[0, 2, 3, 5]]).any()
+    np.testing.assert_array_equal(found[[1, 4, 6]], clean[[1, 4, 6]])

@@ -1,8 +1,8 @@
 """Nests that quantise rows: the largest magnitude, then every number in steps of it.
 
 parallel m:
-  reduce h: largest = max(largest, |x[m, h]|)
-  scale[m] = largest / 127
+  reduce h: largest = max(largest, |x[m, h]|), nothing += 0 * x[m, h]
+  scale[m] = largest / 127 + nothing            # NaN where the row has one, or infinity
 parallel m:
   parallel h: y[m, h] = round(x[m, h] * (1 / scale[m]) + zero point)
 
@@ -24,7 +24,7 @@ otherwise. Other rules of rounding than `step` are in `lowering/rounding.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import f32, i8, i32
@@ -59,16 +59,23 @@ def lower_row_scale(op: RowScaleOp, kernel: Kernel) -> None:
     zero_point = op.zero_point.value.data
     count = kernel.size("n", width)
     with kernel.parallel("m", kernel.size("m", rows)) as m:
+        zero = kernel.constant(0.0, f32)
 
-        def larger(h: SSAValue, acc: SSAValue) -> SSAValue:
+        def larger(h: SSAValue, accs: Sequence[SSAValue]) -> list[SSAValue]:
             value = _times(kernel, kernel.load(x, m, h), factor, h)
-            return kernel.insert(arith.MaximumfOp(acc, _magnitude(kernel, value, zero_point)))
+            magnitude = _magnitude(kernel, value, zero_point)
+            return [
+                kernel.insert(arith.MaximumfOp(accs[0], magnitude)),
+                kernel.insert(math.FmaOp(value, zero, accs[1])),
+            ]
 
-        largest = kernel.fold("h", count, kernel.constant(0.0, f32), larger)
+        largest, nothing = kernel.reduce("h", count, [zero, zero], larger)
         step = kernel.constant(1 / steps_above(zero_point), f32)
         scale = kernel.insert(arith.MulfOp(largest, step))
         least = kernel.constant(LEAST_SCALE, f32)
-        kernel.store(kernel.insert(arith.MaximumfOp(scale, least)), y, m)
+        bounded = kernel.insert(arith.MaximumfOp(scale, least))
+        # A maximum may pass over NaN, a sum does not.
+        kernel.store(kernel.insert(arith.AddfOp(bounded, nothing)), y, m)
 
 
 def _times(kernel: Kernel, value: SSAValue, factor: SSAValue | None, h: SSAValue) -> SSAValue:
