@@ -136,12 +136,42 @@ def test_layer(target: str, dtype: str, threads: int, tolerance: float, tmp_path
     lower(module, machine, threads, dtype)
     folder = _write(module, tmp_path / "layer", machine, threads)
     for (batch, tokens), x in inputs.items():
-        words = [*cross.EMULATOR, "./driver", str(threads), str(batch), str(tokens)]
-        done = subprocess.run(
-            words, cwd=folder, input=x[0].tobytes(), capture_output=True, check=True
-        )
-        result = np.frombuffer(done.stdout, np.float32).reshape(x[0].shape)
+        result = _run(folder, threads, batch, tokens, x[0])
         assert_close(expected[batch, tokens], [result], tolerance)
+
+
+ONE = """
+func.func @main(%x: tensor<?x?x28xf32> {kaoken.shape = #kaoken.shape<[batch, tokens, 28]>, kaoken.name = "x"})
+    -> tensor<?x?x28xf32> attributes {kaoken.max = {batch = 2, tokens = 20}} {
+  %w = kaoken.weight "w" : tensor<28x28xf32>
+  %y = kaoken.linear %x, %w : tensor<?x?x28xf32>, tensor<28x28xf32> -> tensor<?x?x28xf32>
+  return %y : tensor<?x?x28xf32>
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("target", [TARGET, f"{TARGET}+dotprod"])
+@pytest.mark.parametrize("dtype", ["int4", "int2", "int1"])
+def test_few_bits_are_exact(target: str, dtype: str, tmp_path: Path) -> None:
+    """To the last bit, where no op before the layer rounds otherwise than numpy."""
+    cross.need_emulator()
+    module = parse_module(ONE)
+    fill_weights(module)
+    machine = TargetMachine.parse(target)
+    inputs = {(b, t): random_inputs(module, {"batch": b, "tokens": t}) for b, t in SHAPES}
+    reference = apply_passes(module, f"quantize{{dtype={dtype}}}")
+    lower(module, machine, 1, dtype)
+    folder = _write(module, tmp_path / "layer", machine, 1)
+    for (batch, tokens), x in inputs.items():
+        found = _run(folder, 1, batch, tokens, x[0])
+        np.testing.assert_array_equal(found, run_module(reference, x)[0])
+
+
+def _run(folder: Path, threads: int, batch: int, tokens: int, x: np.ndarray) -> np.ndarray:
+    """What the program makes of an input."""
+    words = [*cross.EMULATOR, "./driver", str(threads), str(batch), str(tokens)]
+    done = subprocess.run(words, cwd=folder, input=x.tobytes(), capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.float32).reshape(x.shape)
 
 
 def _write(module: ModuleOp, folder: Path, machine: TargetMachine, threads: int) -> Path:
