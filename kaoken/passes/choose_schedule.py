@@ -39,7 +39,7 @@ from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.decoder import PANEL, CacheAppendOp, CacheReadOp, cache_type
 from kaoken.dialect.formats import WORD_BYTES
-from kaoken.dialect.nn import NARROW, AttentionOp, LinearOp, WeightOp
+from kaoken.dialect.nn import BLOCK_EXTRA, NARROW, AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp, RowScaleOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 from kaoken.dtypes import numpy_dtype
@@ -237,18 +237,20 @@ def _may_unpack(op: LinearOp) -> bool:
 
 def _unpacked_rows(op: LinearOp, machine: TargetMachine) -> list[tuple[str | int, ...]]:
     """What leaves the sums of many rows to a matrix unit: so many rows at once that their sums and
-    totals still fit the first cache."""
-    width = _few_bits_width(op, machine)
-    if machine.matrix_unit is None or not _may_unpack(op) or op.n % width:
+    totals still fit the first cache. Short groups leave room in it for the inputs, since a line of
+    those reaches into the next group."""
+    unit, width = machine.matrix_unit, _few_bits_width(op, machine)
+    if unit is None or not _may_unpack(op) or op.n % width:
         return []
-    height = machine.matrix_unit.block[0] * machine.matrix_unit.rows
-    rows = machine.l1_bytes // (2 * width * FLOAT_BITS // 8) // height * height
-    ahead = AHEAD_BYTES // (width * WORD_BYTES)
+    block_words = tensor_type(op.input).get_shape()[-1] - BLOCK_EXTRA
+    room = machine.l1_bytes if block_words > unit.depth else machine.l1_bytes // 3
+    height = unit.block[0] * unit.rows
+    rows = room // (2 * width * FLOAT_BITS // 8) // height * height
     return [
         ("tile", "i", max(rows, height)),
         ("tensorize", "i_in", "j", "d"),
         ("vectorize", "j"),
-        ("prefetch", "u", ahead),
+        ("prefetch", "u", AHEAD_BYTES // (width * WORD_BYTES)),
     ]
 
 
