@@ -34,6 +34,14 @@ def test_minilm(tmp_path: Path) -> None:
     assert shown.count("times as fast as PyTorch") == 2
 
 
+def test_bitnet() -> None:
+    """Weights take what their bits take, and the tokens are those of PyTorch."""
+    shown = run("bitnet.py", "--new", "24")
+    mine, stored = (float(word.split()[0]) for word in shown.split("weights: ")[1].split("folder "))
+    assert mine <= stored * 1.05
+    assert "PyTorch would choose: 100% of 24" in shown
+
+
 @needs_stories
 def test_smollm2(tmp_path: Path) -> None:
     """With the file of a small model that knows nothing: the same steps."""

@@ -54,7 +54,8 @@ def test_bitnet_is_that_of_transformers() -> None:
     torch = pytest.importorskip("torch")
     from transformers.integrations.bitnet import ActQuant, BitLinear
 
-    x = np.concatenate([rows_near_halves(40, 33), np.array([[1e-6] * 33, [-3e-7] * 33], np.float32)])
+    tiny = np.array([[1e-6] * 33, [-3e-7] * 33], np.float32)
+    x = np.concatenate([rows_near_halves(40, 33), tiny])
     steps, scale = round_rows(x, Rounding.BITNET)
     with torch.compiler.set_stance("force_eager"):
         codes, factor = BitLinear(33, 4, False).activation_quant(torch.from_numpy(x))
