@@ -24,6 +24,8 @@ _ROWS = {
     "self_attn.k_norm": "attn_k_norm",
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
+    "self_attn.attn_sub_norm": "attn_sub_norm",
+    "mlp.ffn_sub_norm": "ffn_sub_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
@@ -53,7 +55,18 @@ _TOP = {
     "transformer.wpe": "position_embd",
     "transformer.ln_f": "output_norm",
 }
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma3", "gpt2", "phi3", "starcoder2")
+ARCHITECTURES = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma3",
+    "gpt2",
+    "phi3",
+    "starcoder2",
+    "bitnet",
+    "bitnet-b1.58",
+)
 
 
 def write_gguf(
@@ -70,7 +83,7 @@ def write_gguf(
     that it has none.
     """
     config = model.config
-    arch = str(config.model_type).removesuffix("_text")
+    arch = _architecture(config)
     writer = gguf.GGUFWriter(path, arch)
     _write_sizes(writer, config)
     for key, value in extra.items():
@@ -96,6 +109,12 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _architecture(config: Any) -> str:
+    if config.model_type == "bitnet" and config.hidden_act == "relu2":
+        return "bitnet-b1.58"
+    return str(config.model_type).removesuffix("_text")
 
 
 def _write_sizes(writer: gguf.GGUFWriter, config: Any) -> None:

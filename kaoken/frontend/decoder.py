@@ -56,6 +56,7 @@ from kaoken.dialect.nn import (
     GeluOp,
     LayerNormOp,
     LinearOp,
+    ReluOp,
     RmsNormOp,
     SiluOp,
     TanhOp,
@@ -90,6 +91,8 @@ class DecoderConfig:
     """The most tokens that the model was made for."""
     norm: Norm = Norm.RMS_NORM
     activation: Activation = Activation.SILU
+    squared_activation: bool = False
+    """Whether what the activation gives is squared."""
     score_scale: float | None = None
     """What attention scores are multiplied by; by default 1 / sqrt(head_size)."""
     windows: Sequence[int | None] = ()
@@ -216,9 +219,10 @@ class _DecoderBuilder(Graph):
         bias = self.weight(f"{name}.bias", size) if self.has(f"{name}.bias") else None
         return self.make(LayerNormOp, [x, weight, bias], eps)
 
-    def maybe_norm(self, x: SSAValue, name: str) -> SSAValue:
-        """The norm, where the store has its weight."""
-        return self.norm(x, name, self.config.hidden) if self.has(f"{name}.weight") else x
+    def maybe_norm(self, x: SSAValue, name: str, size: int | None = None) -> SSAValue:
+        """The norm of rows of `size`, by default the model's, where the store has its weight."""
+        size = self.config.hidden if size is None else size
+        return self.norm(x, name, size) if self.has(f"{name}.weight") else x
 
     # ---- the model ----
 
@@ -296,7 +300,9 @@ class _DecoderBuilder(Graph):
             *(self._through(rows, at) for rows, at in zip((k, v), self.caches[i], strict=True)),
         ]
         mixed = self.make(AttentionOp, operands, properties)
-        return self.linear(mixed, f"{name}.o_proj", c.heads * c.head_size, c.hidden)
+        size = c.heads * c.head_size
+        mixed = self.maybe_norm(mixed, f"{name}.attn_sub_norm", size)
+        return self.linear(mixed, f"{name}.o_proj", size, c.hidden)
 
     def _through(self, rows: SSAValue, cache: SSAValue) -> SSAValue:
         """Append rows to a cache, and read all that it holds then."""
@@ -354,9 +360,18 @@ class _DecoderBuilder(Graph):
         value = self._activate(inputs[0])
         if len(inputs) > 1:
             value = self.elementwise(Function.MUL, value, inputs[1])
+        value = self.maybe_norm(value, f"{name}.ffn_sub_norm", inner)
         return self.linear(value, f"{name}.down_proj", inner, c.hidden)
 
     def _activate(self, x: SSAValue) -> SSAValue:
+        value = self._activation(x)
+        if not self.config.squared_activation:
+            return value
+        return self.elementwise(Function.MUL, value, value)
+
+    def _activation(self, x: SSAValue) -> SSAValue:
+        if self.config.activation is Activation.RELU:
+            return self.make(ReluOp, [x])
         if self.config.activation is Activation.SILU:
             return self.make(SiluOp, [x])
         if self.config.activation is Activation.GELU_TANH:

@@ -223,6 +223,7 @@ def _config(file: GgufFile, architecture: Architecture, name: str) -> DecoderCon
         norm=architecture.norm,
         context=file.number("context_length"),
         activation=architecture.activation,
+        squared_activation=architecture.squared_activation,
         windows=_windows(file, architecture, layers),
         local_rotary=_local_rotary(architecture, head_size),
         embedding_scale=hidden**0.5 if architecture.scaled_embedding else 1.0,

@@ -43,6 +43,7 @@ class Architecture:
 
     interleaved: bool = False
     activation: Activation = Activation.SILU
+    squared_activation: bool = False
     norm: Norm = Norm.RMS_NORM
     names: Mapping[str, Names] = field(default_factory=dict)
     """Layers whose tensors have another name than in most architectures."""
@@ -56,6 +57,10 @@ class Architecture:
         return self.names.get(name) or _LAYER_NAMES.get(name)
 
 
+_SUB_NORMS: Mapping[str, Names] = {
+    "attn_sub_norm": ("self_attn.attn_sub_norm",),
+    "ffn_sub_norm": ("mlp.ffn_sub_norm",),
+}
 _GPT = Architecture(activation=Activation.GELU_TANH, norm=Norm.LAYER_NORM)
 
 ARCHITECTURES = {
@@ -63,6 +68,10 @@ ARCHITECTURES = {
     "qwen2": Architecture(),
     "qwen3": Architecture(),
     "phi3": Architecture(names={"ffn_up": GATE_UP}),
+    "bitnet": Architecture(names=_SUB_NORMS),
+    "bitnet-b1.58": Architecture(
+        activation=Activation.RELU, squared_activation=True, names=_SUB_NORMS
+    ),
     "gpt2": _GPT,
     "starcoder2": _GPT,
     "gemma": Architecture(activation=Activation.GELU_TANH, scaled_embedding=True),

@@ -45,6 +45,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt2": ("gpt2", {"n_embd": 32, "n_head": 4, "n_inner": 44}, {}),
     "phi3": ("phi3", {k: v for k, v in SIZES.items() if k != "head_dim"} | {"pad_token_id": 0}, {}),
     "starcoder2": ("starcoder2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
+    "bitnet": ("bitnet", SIZES | {"hidden_act": "silu"}, {}),
+    "bitnet-b1.58": ("bitnet", SIZES, {}),
     "linear": (
         "llama",
         SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
