@@ -106,7 +106,7 @@ PEERS = tuple(
         ("llama_cpp", "gguf", "torch"),
         ("llama-cpp-python", "gguf", "torch"),
         mapping="file",
-        cache_bytes=2,  # f16, as it chooses itself
+        cache_bytes=4 if kind == "F32" else 2,
     )
     for kind, precision in (
         ("F32", "fp32"),

@@ -48,6 +48,7 @@ PEERS = tuple(
         build,
         partial(open_, dtype=dtype),
         ("torch", "transformers"),
+        cache_bytes=4 if precision == "fp32" else 2,
     )
     for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
 )
