@@ -10,7 +10,9 @@ import pytest
 from ml_dtypes import bfloat16
 from xdsl.dialects.builtin import ModuleOp
 
+import kaoken
 from kaoken.backend.machine import TargetMachine
+from kaoken.compiler import CompileOptions, compile_module
 from kaoken.dialect.formats import Format
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
@@ -229,6 +231,21 @@ def test_compiled_code_equals_numpy(target: str, n: int, tmp_path: Path):
     for found, wanted in zip(run_stage(model, [x]), clean, strict=True):
         assert not np.isfinite(found[3:5]).any()
         np.testing.assert_array_equal(found[5:], wanted[5:])
+
+
+def test_rows_and_threads_change_no_bit(tmp_path: Path):
+    """As many rows as go to a matrix unit, if there is one, each alone, and on two threads."""
+    kept = _kept([FORMATS[1], FORMATS[3]], 512, 64)
+    x = np.random.default_rng(0).standard_normal((19, 512)).astype(np.float32)
+    wanted = run_module(kept, [x])
+    compile_module(kept, tmp_path / "model", CompileOptions(threads=2))
+    for threads in (1, 2):
+        model = kaoken.load(tmp_path / "model", threads=threads)
+        for found, whole in zip(model(x), wanted, strict=True):
+            np.testing.assert_array_equal(found, whole)
+        for row in (0, 9, 18):
+            for found, whole in zip(model(x[row : row + 1]), wanted, strict=True):
+                np.testing.assert_array_equal(found, whole[row : row + 1])
 
 
 def test_gguf_blocks_are_what_gguf_reads():
