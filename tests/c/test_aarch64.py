@@ -16,7 +16,7 @@ from kaoken.backend.package import PackageOptions, output_folder, write_package
 from kaoken.compiler import lower
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
-from kaoken.weights import store_of
+from kaoken.weights import attach_store, store_of
 from tests.c import cross
 from tests.c.c_harness import parse
 from tests.c.test_vector_ops import (
@@ -29,7 +29,7 @@ from tests.c.test_vector_ops import (
     function_text,
     reduction_text,
 )
-from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs
+from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs, store_from
 
 TARGET = "aarch64-neon"
 
@@ -48,6 +48,26 @@ func.func @main(%x: tensor<?x?x28xf32> {kaoken.shape = #kaoken.shape<[batch, tok
   %g = kaoken.gelu %u : tensor<?x?x50xf32> -> tensor<?x?x50xf32>
   %d = kaoken.linear %g, %wd residual %x : tensor<?x?x28xf32> : tensor<?x?x50xf32>, tensor<28x50xf32> -> tensor<?x?x28xf32>
   %y = kaoken.layer_norm %d, %n {eps = 1.0e-5 : f64} : tensor<?x?x28xf32>, tensor<28xf32> -> tensor<?x?x28xf32>
+  return %y : tensor<?x?x28xf32>
+}
+"""  # noqa: E501
+
+CODES = {"c6": 6, "c5": 5}
+"""Weights of codes, with the bits that they have."""
+FEW_BITS = """
+func.func @main(%x: tensor<?x?x28xf32> {kaoken.shape = #kaoken.shape<[batch, tokens, 28]>, kaoken.name = "x"})
+    -> tensor<?x?x28xf32> attributes {kaoken.max = {batch = 2, tokens = 20}} {
+  %c6 = kaoken.weight "c6" : tensor<28x28xui8>
+  %s6 = kaoken.weight "s6" : tensor<28x2xi8>
+  %t6 = kaoken.weight "t6" : tensor<28x1xf16>
+  %c5 = kaoken.weight "c5" : tensor<28x28xui8>
+  %s5 = kaoken.weight "s5" : tensor<28x1xi8>
+  %m5 = kaoken.weight "m5" : tensor<28x1xi8>
+  %t5 = kaoken.weight "t5" : tensor<28x2xf16>
+  %a = kaoken.dequantize %c6 scale %s6 : tensor<28x2xi8> supers %t6 : tensor<28x1xf16> {format = #kaoken.format<6 bits, group 16, offset 32, super 2>} : tensor<28x28xui8> -> tensor<28x28xf32>
+  %b = kaoken.dequantize %c5 scale %s5 : tensor<28x1xi8> min %m5 : tensor<28x1xi8> supers %t5 : tensor<28x2xf16> {format = #kaoken.format<5 bits, group 32, super 8>} : tensor<28x28xui8> -> tensor<28x28xf32>
+  %u = kaoken.linear %x, %a : tensor<?x?x28xf32>, tensor<28x28xf32> -> tensor<?x?x28xf32>
+  %y = kaoken.linear %x, %b residual %u : tensor<?x?x28xf32> : tensor<?x?x28xf32>, tensor<28x28xf32> -> tensor<?x?x28xf32>
   return %y : tensor<?x?x28xf32>
 }
 """  # noqa: E501
@@ -165,6 +185,25 @@ def test_few_bits_are_exact(target: str, dtype: str, tmp_path: Path) -> None:
     for (batch, tokens), x in inputs.items():
         found = _run(folder, 1, batch, tokens, x[0])
         np.testing.assert_array_equal(found, run_module(reference, x)[0])
+
+
+@pytest.mark.parametrize("target", [TARGET, f"{TARGET}+dotprod"])
+def test_codes_of_five_and_six_bits(target: str, tmp_path: Path) -> None:
+    """Groups of super-blocks, with and without minima: numpy's result, bit for bit."""
+    cross.need_emulator()
+    module = parse_module(FEW_BITS)
+    random = np.random.default_rng(0)
+    arrays = {key: random.integers(0, 1 << bits, (28, 28), np.uint8) for key, bits in CODES.items()}
+    arrays |= {key: random.integers(-128, 128, (28, 2), np.int8) for key in ("s6", "s5", "m5")}
+    arrays |= {key: random.random((28, n)).astype(np.float16) for key, n in (("t6", 1), ("t5", 2))}
+    arrays["s5"], arrays["m5"] = arrays["s5"][:, :1], arrays["m5"][:, :1]
+    attach_store(module, store_from(arrays))
+    machine = TargetMachine.parse(target)
+    x = random_inputs(module, {"batch": 2, "tokens": 17})
+    (expected,) = run_module(apply_passes(module, "fuse,quantize{dtype=auto}"), x)
+    lower(module, machine, 1, "auto")
+    folder = _write(module, tmp_path / "layer", machine, 1)
+    np.testing.assert_array_equal(_run(folder, 1, 2, 17, x[0]), expected)
 
 
 def _run(folder: Path, threads: int, batch: int, tokens: int, x: np.ndarray) -> np.ndarray:
