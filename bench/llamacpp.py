@@ -121,7 +121,7 @@ def continued(model: LlamaCpp, prompt: list[int], count: int) -> tuple[np.ndarra
     model.clear()
     rows = [model.add(np.array(prompt)).copy()]
     while len(rows) < count:
-        rows.append(model.add(rows[-1].argmax(keepdims=True)).copy())
+        rows.append(model.add(np.array([rows[-1].argmax()])).copy())
     return np.array(rows), [int(row.argmax()) for row in rows]
 
 
@@ -155,7 +155,7 @@ def partings(found: list[Comparison]) -> Table:
     table = Table("Steps at which they choose two tokens", header)
     ratios = []
     for one in found:
-        ours, theirs, exact = one.chosen
+        ours, theirs, exact = (tokens.tolist() for tokens in one.chosen)
         for step in one.parted:
             a, b = (float(error[step]) for error in one.errors)
             gap = float(one.gaps[step])

@@ -137,7 +137,8 @@ def from_gguf(path: Path) -> Any:
         known = ", ".join(_GGUF_CLASSES)
         raise KaokenError(f"{path} is a {arch!r} model; kaoken bench knows {known}")
     c, arrays = read_gguf(path)
-    if c.rotary.scaling != "none" or c.rotary.divisors is not None:
+    rotary = c.rotary
+    if rotary is None or rotary.scaling != "none" or rotary.divisors is not None:
         raise KaokenError(f"{path} scales its positions, which kaoken bench does not know")
     kind = _GGUF_CLASSES[arch]
     config = getattr(transformers, f"{kind}Config")(
@@ -149,7 +150,7 @@ def from_gguf(path: Path) -> Any:
         num_key_value_heads=c.kv_heads,
         head_dim=c.head_size,
         rms_norm_eps=c.eps,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rotary.base},
+        rope_parameters={"rope_type": "default", "rope_theta": rotary.base},
         max_position_embeddings=c.context,
         tie_word_embeddings="lm_head.weight" not in arrays,
     )

@@ -60,7 +60,8 @@ class LlamaCpp:
             settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
         self.context: Any = llama_cpp.llama_init_from_model(model, settings)
         assert self.context is not None
-        self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        words: Any = llama_cpp.llama_model_get_vocab(model)
+        self.vocabulary = llama_cpp.llama_vocab_n_tokens(words)
 
     def clear(self) -> None:
         """Forget the text."""
