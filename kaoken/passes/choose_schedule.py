@@ -7,7 +7,7 @@ and tested as text. Ops that carry a schedule already keep it.
 ->
     %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 8),
            tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1),
-           prefetch(k, 16), parallel(n0)>} : ...
+           prefetch(k, 16), prefetch(n0, 1), parallel(n0)>} : ...
 
 Directives, as the loop passes read them:
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -172,9 +173,6 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     tile = register_tile(op.n, machine)
     columns = ("n0_in", "n1") if tile.panels > 1 else ("n1",)
     split = [("tile", "n0", tile.panels)] if tile.panels > 1 else []
-    step_bytes = tile.width * FLOAT_BITS // 8
-    distance = (NEAR_BYTES if tile.panels > 1 else AHEAD_BYTES) // step_bytes
-    ahead = [("prefetch", "k", max(1, distance))] if machine.vector_bytes else []
     return _directives(
         ("panel", tile.width),
         ("tile", "m", row_block(op.k, tile.rows, machine)),
@@ -182,9 +180,21 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
         *split,
         ("order", "m", "n0", "m_in", "m_in_in", *columns),
         ("vectorize", "m_in_in", *columns),
-        *ahead,
+        *_weights_ahead(op.k, tile, machine),
         ("parallel", "n0"),
     )
+
+
+def _weights_ahead(
+    k: int, tile: RegisterTile, machine: TargetMachine
+) -> Iterator[tuple[str | int, ...]]:
+    """The next lines of the panels, and the next panels where the second cache holds them too."""
+    step_bytes = tile.width * FLOAT_BITS // 8
+    if machine.vector_bytes:
+        distance = (NEAR_BYTES if tile.panels > 1 else AHEAD_BYTES) // step_bytes
+        yield ("prefetch", "k", max(1, distance))
+        if 2 * k * tile.panels * step_bytes <= machine.l2_bytes:
+            yield ("prefetch", "n0", 1)
 
 
 def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:

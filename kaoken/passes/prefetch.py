@@ -13,6 +13,9 @@ A CPU fetches along a page by itself but does not know the next one, which is wh
 distances of less than a page (4 KB) gained the most. What is read within the next KB goes into the
 first cache, where it then also does not wait for the second; the rest goes into the second.
 
+A loop that reads nothing itself, but has loops inside that do, asks for what its later rounds read
+(`prefetching/rounds.py`).
+
 A product that a matrix unit computes asks by itself for its right factor: here it is told how far
 ahead, in steps of the loop that it took the place of.
 
@@ -44,17 +47,18 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from kaoken.backend.machine import LINE_BYTES
-from kaoken.dialect.attributes import ScheduleAttr
+from kaoken.dialect.attributes import Directive, ScheduleAttr
 from kaoken.dialect.kaoken_loop import NAME, ContractOp, PrefetchOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.passes.loops import induction_variable, loop_name, scheduled_functions
 from kaoken.passes.lowering.nest import may_be_dimension
+from kaoken.passes.prefetching.rounds import SECOND_CACHE, prefetch_rounds
 from kaoken.passes.strict import kind_of, settle
 from kaoken.passes.vectorize import VectorizePass
 
 Loop = affine.ForOp | scf.ForOp
-FIRST_CACHE, SECOND_CACHE = 3, 2
-"""MLIR's words (locality) for the cache that is asked to hold the lines."""
+FIRST_CACHE = 3
+"""MLIR's word (locality) for the cache that is asked to hold the lines."""
 NEAR_BYTES = 1024
 """How far ahead in a stream what goes into the first cache may be."""
 
@@ -70,13 +74,32 @@ class PrefetchPass(ModulePass):
             return
         VectorizePass().apply(ctx, op)
         for function, schedule in scheduled_functions(op):
-            for directive in schedule.all("prefetch"):
-                name, distance = str(directive.args[0]), directive.args[1]
-                assert isinstance(distance, int)
-                outcomes = [_prefetch(loop, distance) for loop in _loops_named(function, name)]
-                outcomes += [_extend(op, distance) for op in _contractions(function, name)]
-                reason = f"{kind_of(function, name)} reads no whole cache line at each step"
-                settle(function, directive, [None if done else reason for done in outcomes])
+            inner_first = sorted(schedule.all("prefetch"), key=lambda d: -_depth(function, d))
+            for directive in inner_first:
+                _obey(function, directive)
+
+
+def _depth(function: FuncOp, directive: Directive) -> int:
+    """How many ops there are around the loops that a directive names."""
+    loops = _loops_named(function, str(directive.args[0]))
+    return max((len(list(_around(loop))) for loop in loops), default=0)
+
+
+def _around(op: Operation) -> Iterator[Operation]:
+    """What an op stands in, from the inside out."""
+    while (parent := op.parent_op()) is not None:
+        yield parent
+        op = parent
+
+
+def _obey(function: FuncOp, directive: Directive) -> None:
+    """Prefetch in all loops that a directive names."""
+    name, distance = str(directive.args[0]), directive.args[1]
+    assert isinstance(distance, int)
+    outcomes = [_prefetch(loop, distance) for loop in _loops_named(function, name)]
+    outcomes += [_extend(op, distance) for op in _contractions(function, name)]
+    reason = f"{kind_of(function, name)} reads no whole cache line at each step"
+    settle(function, directive, [None if done else reason for done in outcomes])
 
 
 def _asks(op: Operation) -> bool:
@@ -108,13 +131,13 @@ def _loops_named(function: FuncOp, name: str) -> list[Loop]:
 
 
 def _prefetch(loop: Loop, distance: int) -> bool:
-    """Ask for what the loop's own reads will need; whether it has such reads."""
+    """Ask for what the loop's reads, or those inside it, will need; whether it has any."""
     if any(isinstance(op, PrefetchOp) for op in loop.body.block.ops):
         return True
     reads = [op for op in loop.body.block.ops if isinstance(op, vector.TransferReadOp)]
     streams = [read for read in reads if _lines(read) and _follows(read, loop)]
     if not streams:
-        return False
+        return isinstance(loop, affine.ForOp) and prefetch_rounds(loop, distance)
     first = loop.body.block.first_op
     assert first is not None
     builder = Builder(InsertPoint.before(first))

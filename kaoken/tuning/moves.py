@@ -12,7 +12,7 @@ the directives that are there, and the loops that these name:
     blocks           tile(m, 256), tile(m, 1024): blocks of no vector
     orders           order(n0, m, m_in, m_in_in, n1)
     shares           parallel(m_in): which loop the threads divide
-    prefetches       prefetch(k, 8)
+    prefetches       prefetch(k, 8), prefetch(n0, 1)
     unrolls          unroll(k, 2)
 """
 
@@ -139,8 +139,11 @@ def shares(schedule: ScheduleAttr, machine: TargetMachine) -> Iterator[ScheduleA
 
 
 def prefetches(schedule: ScheduleAttr, machine: TargetMachine) -> Iterator[ScheduleAttr]:
-    """Nearer and farther reads ahead in the reduction, and none."""
+    """Nearer and farther reads ahead in the reduction, and none; the next panels, or not."""
     yield from _added(schedule, "prefetch", DISTANCES)
+    next_panel = Directive("prefetch", (_PANELS, 1))
+    rest = tuple(d for d in schedule.data if d != next_panel)
+    yield ScheduleAttr(rest if len(rest) < len(schedule.data) else (*rest, next_panel))
 
 
 def unrolls(schedule: ScheduleAttr, machine: TargetMachine) -> Iterator[ScheduleAttr]:
@@ -263,7 +266,7 @@ def _scaled(
 
 def _added(schedule: ScheduleAttr, name: str, values: Sequence[int]) -> Iterator[ScheduleAttr]:
     """The schedule with a directive on its reduction, one for each value, and without."""
-    rest = tuple(d for d in schedule.data if d.name != name)
+    rest = tuple(d for d in schedule.data if (d.name, *d.args[:1]) != (name, _REDUCTION))
     yield ScheduleAttr(rest)
     for value in values:
         yield ScheduleAttr((*rest, Directive(name, (_REDUCTION, value))))

@@ -94,7 +94,7 @@ def test_prefetching_changes_no_bit(n: int, tmp_path: Path):
     fill_weights(module)
     schedule = "panel(16) tile(m, 4) order(n0, m, m_in, n1) vectorize(m_in, n1)"
     results = []
-    for directives in (schedule, f"{schedule} prefetch(k, 7)"):
+    for directives in (schedule, f"{schedule} prefetch(k, 7) prefetch(n0, 1)"):
         apply = f'apply-schedule{{file="linear {{ {directives} }}"}},choose-schedule,bake'
         stage = apply_passes(module, f"{apply},vectorize,prefetch,lower-math,plan-memory")
         model = compile_stage(stage, tmp_path / f"stage{len(results)}", machine)
@@ -102,7 +102,9 @@ def test_prefetching_changes_no_bit(n: int, tmp_path: Path):
         results.append([run_stage(model, i)[0] for i in inputs])
     for without, with_ in zip(*results, strict=True):
         np.testing.assert_array_equal(without, with_)
-    assert "__builtin_prefetch" in (tmp_path / "stage1" / "stage.c").read_text()
+    code = (tmp_path / "stage1" / "stage.c").read_text()
+    assert "0, 3);" in code
+    assert "0, 2);" in code
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -113,3 +113,70 @@ func.func @far(%x: memref<64xf32>, %w: memref<64x16xf32>, %y: memref<16xf32>) at
   } {kaoken_loop.name = "n", kaoken_loop.kind = "parallel"}
   return
 }
+
+
+// What a loop around others reads an iteration later is asked for step by step, by whole tiles of
+// rows alone: %rows of them pass the 64 x 16 numbers of the next panel once.
+// CHECK-LABEL: func.func @rounds
+// CHECK:       affine.for %[[n0:.*]] = 0 to 4 {
+// CHECK:         affine.for %[[m:.*]] = 0 to
+// CHECK:           scf.index_switch
+// CHECK-NEXT:      case 1 {
+// CHECK-NOT:         prefetch
+// CHECK:           default {
+// CHECK:             %[[first:.*]] = affine.apply affine_map<(d0) -> (((d0 floordiv 2) * 64))> (%[[m]])
+// CHECK-NEXT:        %[[rows:.*]] = affine.min
+// CHECK:             %[[tiles:.*]] = arith.divui %[[rows]], %{{.*}}
+// CHECK:             %[[stride:.*]] = arith.ceildivsi %{{.*}}, %[[tiles]]
+// CHECK:             affine.for %[[k:.*]] = 0 to 64 iter_args
+// CHECK:               %[[at:.*]] = affine.apply affine_map<(d0, d1) -> ((d0 + d1))> (%[[first]], %[[k]])
+// CHECK-NEXT:          %[[place:.*]] = arith.muli %[[at]], %[[stride]]
+// CHECK-NEXT:          %[[next:.*]] = affine.apply affine_map<(d0) -> ((d0 + 1))> (%[[n0]])
+// CHECK-NEXT:          kaoken_loop.prefetch %w[%[[next]], %{{.*}}, %[[place]]] {locality = 2 : i64} : memref<4x64x16xf32>
+// CHECK-NOT:           prefetch %
+// CHECK:               vector.transfer_read
+// CHECK:       {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel", kaoken_loop.prefetched}
+func.func @rounds(%x: memref<?x64xf32>, %w: memref<4x64x16xf32>, %y: memref<?x4x16xf32>, %m: index) attributes {kaoken.schedule = #kaoken.schedule<tile(m, 32), tile(m_in, 2), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(n0, 1)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %i = 0 to %m {
+    affine.for %n0 = 0 to 4 {
+      affine.for %n1 = 0 to 16 {
+        %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+          %a = memref.load %x[%i, %k] : memref<?x64xf32>
+          %b = memref.load %w[%n0, %k, %n1] : memref<4x64x16xf32>
+          %t = math.fma %a, %b, %acc : f32
+          affine.yield %t : f32
+        } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+        memref.store %s, %y[%i, %n0, %n1] : memref<?x4x16xf32>
+      } {kaoken_loop.name = "n1", kaoken_loop.kind = "parallel"}
+    } {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
+
+// A known number of tiles makes a known stride; a loop that reads nothing of its own is left.
+// CHECK-LABEL: func.func @known_rounds
+// CHECK:       affine.for %{{.*}} = 0 to 8 step 2
+// CHECK:         %[[stride:.*]] = arith.constant 4 : index
+// CHECK:           arith.muli %{{.*}}, %[[stride]]
+// CHECK-NEXT:      affine.apply
+// CHECK-NEXT:      kaoken_loop.prefetch
+// CHECK-NOT:   prefetch %
+// CHECK:       return
+func.func @known_rounds(%x: memref<8x64xf32>, %w: memref<4x64x16xf32>, %y: memref<8x4x16xf32>) attributes {kaoken.schedule = #kaoken.schedule<tile(m, 2), order(n0, m, m_in, n1), vectorize(m_in, n1), prefetch(n0, 1), prefetch(m, 1)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %i = 0 to 8 {
+    affine.for %n0 = 0 to 4 {
+      affine.for %n1 = 0 to 16 {
+        %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+          %a = memref.load %x[%i, %k] : memref<8x64xf32>
+          %b = memref.load %w[%n0, %k, %n1] : memref<4x64x16xf32>
+          %t = math.fma %a, %b, %acc : f32
+          affine.yield %t : f32
+        } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+        memref.store %s, %y[%i, %n0, %n1] : memref<8x4x16xf32>
+      } {kaoken_loop.name = "n1", kaoken_loop.kind = "parallel"}
+    } {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
