@@ -70,7 +70,7 @@ def compare(model: kaoken.CompiledDecoder, folder: Path, new: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A BitNet model as C")
     parser.add_argument("--model", type=Path, help="a folder with a BitNet checkpoint")
     parser.add_argument("--out", type=Path, help="where the compiled model goes")
     parser.add_argument("--new", type=int, default=64, help="how many tokens to add")
