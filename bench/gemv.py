@@ -1,12 +1,11 @@
 """One row times many matrices that do not fit the caches, beside the rate of reading memory.
 
-    python bench/gemv.py FOLDER [--shapes 2048x2048 ...] [--formats int4 ...] [--write]
+    python bench/gemv.py FOLDER [--shapes 2048x2048 ...] [--formats int4 ...]
 
 A model is y = W_1 x + W_2 x + ...: so many matrices that their weights are read from memory at each
 call. Its bytes a second stand beside those of a probe that reads as many from a file mapped alike.
 llama.cpp's kernels multiply matrices of the same shapes through ggml, in one graph. Compiles into
-FOLDER what is not there yet, then times all in turns. --write puts the table into
-docs/benchmarks.md.
+FOLDER what is not there yet (--build: that alone), then times all in turns.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documentation import write_block
 from ggml import KINDS, GgmlProducts
 from rich.console import Console
 from scaling import medians
@@ -166,18 +164,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
     parser.add_argument("--build", action="store_true", help="compile only")
-    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md too")
     options = parser.parse_args()
     if options.build:
         for shape in options.shapes:
             for name in options.formats:
                 build(options, shape, name)
         return
-    tables = [measure(options, threads) for threads in options.threads]
-    for table in tables:
-        Console(width=120).print(table.rich())
-    if options.write:
-        write_block("gemv", tables)
+    for threads in options.threads:
+        Console(width=120).print(measure(options, threads).rich())
 
 
 if __name__ == "__main__":
