@@ -55,6 +55,7 @@ KAOKEN_UNIVERSE = Universe(
     all_passes=dict(
         [
             _pass("add-caches"),
+            _pass("assume-unpadded"),
             _pass("split-encoder"),
             _pass("batch-sequences"),
             _pass("fuse"),

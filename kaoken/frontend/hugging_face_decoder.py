@@ -24,8 +24,10 @@ from kaoken.frontend.hugging_face import (
     position_limit,
     read_config,
 )
+from kaoken.frontend.recognise import recognise
 from kaoken.frontend.torch_export import import_module
 from kaoken.passes.add_caches import add_caches
+from kaoken.passes.assume_unpadded import assume_unpadded
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +65,8 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
         refuse_other_states(model)
         module = _import(model, name or name_of_folder(path), capacity)
         record_generation(module, path, model, capacity)
+        if assume_unpadded(module):
+            recognise(module)
         add_caches(module)
     return module
 

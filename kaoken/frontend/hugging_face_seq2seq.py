@@ -32,8 +32,10 @@ from kaoken.frontend.hugging_face import (
     position_limit,
     read_config,
 )
+from kaoken.frontend.recognise import recognise
 from kaoken.frontend.torch_export import import_module
 from kaoken.passes.add_caches import add_caches
+from kaoken.passes.assume_unpadded import assume_unpadded
 from kaoken.passes.split_encoder import split_encoder
 from kaoken.weights import store_of
 
@@ -79,6 +81,8 @@ def import_seq2seq(model: Any, size: int, name: str) -> ModuleOp:
     source, tokens = (torch.export.Dim(symbol, max=size) for symbol in (SOURCE, "tokens"))
     reading = import_module(encoder, (ids,), None, ({1: source},), name)
     module = import_module(decoder, (new_ids, states), None, ({1: tokens}, {1: source}), name)
+    if assume_unpadded(module):
+        recognise(module)
     add_caches(module)
     _join(module, reading)
     split_encoder(module)
