@@ -81,11 +81,11 @@ class LinearOp(KaokenOp):
     weight is [N, K] as PyTorch stores it, or packed by `bake` into panels [ceil(N/R), K, R]
     padded with zeros, where R is the schedule's panel width; `out_features` then says N.
 
-    Inputs and weights may be f32, or both bf16, summed in f32; the result of the latter is f32, or
-    bf16 where no norm follows: rounded at the end. Or the input is ui8 around
+    Inputs and weights may be f32, or both bf16, summed in f32. Or the input is ui8 around
     `input_zero_point`, with one `input_scale` a row or none (the same for all rows: the weight's
     scales hold it), the weight i8 with one `weight_scale` a column; the products are summed exactly
-    in i32. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8 fours,
+    in i32. The result is f32; of bf16 and i8 weights it may be bf16 where no norm follows, rounded
+    at the end. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8 fours,
     [ceil(N/R), 1 + K/4, R, 4], after the column's sum times the negated zero point as i32.
 
     With a `format` the weight is codes of few bits, ui8 [N, K], with `weight_scale`, and perhaps
@@ -151,7 +151,7 @@ class LinearOp(KaokenOp):
 
     def infer_element_type(self) -> Attribute:
         element = tensor_type(self.input).element_type
-        if element == bf16 and self.norm.data is Norm.NONE and self.is_rounded:
+        if element in NARROW and self.norm.data is Norm.NONE and self.is_rounded:
             return bf16
         return f32 if element in NARROW or self.format is not None else element
 
@@ -293,7 +293,8 @@ class AttentionOp(KaokenOp):
     (Gemma 2, arXiv 2408.00118).
     position_bias [H, L] is what distances add to scores (Raffel et al., arXiv 1910.10683): query i
     and key j in head h have `position_bias[h, bias_origin + j - (i + T - S)]`.
-    With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32.
+    With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32; then q, k
+    and v may also come in bf16, and the result is f32.
     """
 
     name = "kaoken.attention"
@@ -329,6 +330,12 @@ class AttentionOp(KaokenOp):
     def kv_heads(self) -> int:
         """How many key and value heads there are; by default as many as query heads."""
         return self.heads if self.num_kv_heads is None else self.num_kv_heads.value.data
+
+    def infer_element_type(self) -> Attribute:
+        kinds = {tensor_type(x).element_type for x in (self.query, self.key, self.value)}
+        if bf16 in kinds and self.bf16_products is not None:
+            return f32
+        return super().infer_element_type()
 
     def infer_shape(self, *operands: Shape) -> Shape:
         q, k, v = operands[:3]

@@ -11,6 +11,7 @@ import pytest
 from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.passes import quantize
 from kaoken.pipelines import loop_pipeline
 from kaoken.universe import make_context
 from kaoken.weights import attach_store
@@ -72,6 +73,60 @@ def test_rows_of_zeros_and_outliers():
     narrow = apply_passes(module, "quantize{dtype=int8}")
     expected = run_module(module, [x])[0]
     np.testing.assert_allclose(run_module(narrow, [x])[0], expected, rtol=1e-6)
+
+
+ATTENTION = """
+func.func @main(%x: tensor<1x?x64xf32> {kaoken.shape = #kaoken.shape<[1, rows, 64]>})
+    -> tensor<1x?x64xf32> attributes {kaoken.max = {rows = 40}} {
+  %w = kaoken.weight "w" : tensor<192x64xf32>
+  %b = kaoken.weight "b" : tensor<192xf32>
+  %y = kaoken.linear %x, %w bias %b : tensor<192xf32>
+    : tensor<1x?x64xf32>, tensor<192x64xf32> -> tensor<1x?x192xf32>
+  %q = kaoken.slice %y <[0, 64]> {dim = 2} : tensor<1x?x192xf32> -> tensor<1x?x64xf32>
+  %k = kaoken.slice %y <[64, 128]> {dim = 2} : tensor<1x?x192xf32> -> tensor<1x?x64xf32>
+  %v = kaoken.slice %y <[128, 192]> {dim = 2} : tensor<1x?x192xf32> -> tensor<1x?x64xf32>
+  %z = kaoken.attention %q, %k, %v {num_heads = 2, scale = 0.25 : f64}
+    : tensor<1x?x64xf32>, tensor<1x?x64xf32>, tensor<1x?x64xf32> -> tensor<1x?x64xf32>
+  return %z : tensor<1x?x64xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("target", ["native", "x86-64-v4+vnni+bf16", "x86-64-v3"])
+def test_factors_of_attention_are_rounded_by_their_layer(
+    dtype: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The bits are those of rounding them in the attention."""
+    machine = TargetMachine.parse(target)
+    if not machine.runs_here():
+        pytest.skip(f"this CPU does not run {target}")
+    module = parse_module(ATTENTION)
+    fill_weights(module)
+    at_once = apply_passes(module, f"quantize{{dtype={dtype}}}")
+    monkeypatch.setattr(quantize, "_round_before_attention", lambda block: None)
+    later = apply_passes(module, f"quantize{{dtype={dtype}}}")
+    assert "-> tensor<1x?x192xbf16>" in str(at_once)
+    assert "-> tensor<1x?x192xbf16>" not in str(later)
+    models = []
+    for narrow in (at_once, later):
+        low = apply_passes(narrow, f'choose-schedule{{target="{machine.text}"}},bake')
+        for one in loop_pipeline(1):
+            one.apply(make_context(), low)
+        models.append(compile_stage(low, tmp_path / str(len(models)), machine))
+    for rows in (1, 7, 33):
+        inputs = random_inputs(module, {"rows": rows})
+        found, expected = (run_stage(model, inputs)[0] for model in models)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(found, run_module(at_once, inputs)[0], rtol=0.02, atol=0.02)
+
+
+def test_factors_that_others_read_stay_as_they_are():
+    relu = "%s = kaoken.relu %v : tensor<1x?x64xf32> -> tensor<1x?x64xf32>"
+    text = ATTENTION.replace("return %z", f"{relu}\n  return %s")
+    module = parse_module(text)
+    fill_weights(module)
+    assert "xbf16>" not in str(apply_passes(module, "quantize{dtype=int8}"))
 
 
 @pytest.mark.parametrize("target", ["native", "x86-64-v3", "generic"])

@@ -209,7 +209,10 @@ class Bf16Factors(Factors):
         return self.n.insert(ViewOp(pairs, MemRefType(bf16, [self.plan.rows, width])))
 
     def _store(self, value: SSAValue, target: SSAValue, *at: Index) -> None:
-        self.n.store(self.n.insert(ConvertOp(value, bf16)), target, *at)
+        """Rounded, unless it was when it was made."""
+        if value.type != bf16:
+            value = self.n.insert(ConvertOp(value, bf16))
+        self.n.store(value, target, *at)
 
     def query(self, i: SSAValue, row: Index, d: SSAValue) -> SSAValue:
         return self.n.load(self.q, i, d)

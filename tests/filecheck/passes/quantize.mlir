@@ -48,3 +48,23 @@ func.func @rounded(%x: tensor<?x8xf32> {kaoken.shape = #kaoken.shape<[rows, 8]>}
   %2 = kaoken.linear %1, %w : tensor<?x8xf32>, tensor<16x8xf32> -> tensor<?x16xf32>
   return %1, %2 : tensor<?x8xf32>, tensor<?x16xf32>
 }
+
+// Queries, keys and values that only products of bf16 read are rounded where they are made. With f32
+// nothing changes.
+// CHECK-LABEL: func.func @factors
+// CHECK:      %[[y:.*]] = kaoken.linear %{{.*}} -> tensor<1x?x24xbf16>
+// CHECK-NEXT: %[[q:.*]] = kaoken.slice %[[y]] <[0, 8]> {dim = 2 : i64} : tensor<1x?x24xbf16> -> tensor<1x?x8xbf16>
+// CHECK:      kaoken.attention %[[q]], {{.*}}bf16_products{{.*}} : tensor<1x?x8xbf16>, tensor<1x?x8xbf16>, tensor<1x?x8xbf16> -> tensor<1x?x8xf32>
+// BF16-LABEL: func.func @factors
+// BF16:      kaoken.linear %{{.*}} -> tensor<1x?x24xbf16>
+// F32-LABEL: func.func @factors
+// F32:       kaoken.linear %{{.*}} -> tensor<1x?x24xf32>
+func.func @factors(%x: tensor<1x?x8xf32> {kaoken.shape = #kaoken.shape<[1, rows, 8]>}) -> tensor<1x?x8xf32> attributes {kaoken.max = {rows = 64}} {
+  %w = kaoken.weight "qkv" : tensor<24x8xf32>
+  %y = kaoken.linear %x, %w : tensor<1x?x8xf32>, tensor<24x8xf32> -> tensor<1x?x24xf32>
+  %q = kaoken.slice %y <[0, 8]> {dim = 2} : tensor<1x?x24xf32> -> tensor<1x?x8xf32>
+  %k = kaoken.slice %y <[8, 16]> {dim = 2} : tensor<1x?x24xf32> -> tensor<1x?x8xf32>
+  %v = kaoken.slice %y <[16, 24]> {dim = 2} : tensor<1x?x24xf32> -> tensor<1x?x8xf32>
+  %z = kaoken.attention %q, %k, %v {num_heads = 2, scale = 1.0 : f64} : tensor<1x?x8xf32>, tensor<1x?x8xf32>, tensor<1x?x8xf32> -> tensor<1x?x8xf32>
+  return %z : tensor<1x?x8xf32>
+}
