@@ -9,7 +9,7 @@ A panel of weights serves all tiles of rows, so memory has the time of them all 
 ->
       affine.for %m_in = 0 to %rows step 8 {
         %first = %m_in / 8 * 768
-        %stride = 48 numbers a step, divided by the number of tiles and rounded up
+        %stride = 48 numbers a step, divided by the number of tiles and rounded up; 0 for one or two
         affine.for %k = 0 to 768 ... {
           %place = (%first + %k) * %stride
           kaoken_loop.prefetch %w[%n0 + 3, %zero, %place] {locality = 2}
@@ -31,11 +31,13 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 from xdsl.rewriter import InsertPoint
 
+from kaoken.backend.machine import LINE_BYTES
 from kaoken.dialect.kaoken_loop import PrefetchOp
 from kaoken.passes.loops import constant_trip_count, induction_variable
 
 ASKED = "kaoken_loop.prefetched"
 """On a loop whose next rounds are asked for."""
+FLOAT_BYTES = 4
 SECOND_CACHE = 2
 """MLIR's word (locality) for the cache that is asked to hold the lines."""
 
@@ -129,7 +131,7 @@ def _ask(stream: _Stream, loop: affine.ForOp, distance: int, steps: int) -> None
         induction_variable(stream.tiles),
     )
     stride = _stride(before, stream.tiles, numbers)
-    zero = before.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(0))).result
+    zero = _constant(before, 0)
     builder = Builder(InsertPoint.before(_first_read(read)))
     both = AffineExpr.dimension(0) + AffineExpr.dimension(1)
     at = _affine(builder, both, first, _copied(builder, read.indices[1], read.parent))
@@ -155,17 +157,27 @@ def _copied(builder: Builder, index: SSAValue, block: Block | None) -> SSAValue:
 
 
 def _stride(builder: Builder, tiles: affine.ForOp, numbers: int) -> SSAValue:
-    """Numbers to pass at each step, so that all whole tiles together pass `numbers` a step."""
+    """Numbers to pass at each step, so that all whole tiles together pass `numbers` a step.
+
+    So few tiles that a step would pass more than a line pass none: memory is then what they wait
+    for, and fetching every other line of the next panels only disturbs those of these.
+    """
+    line = LINE_BYTES // FLOAT_BYTES
     trips = constant_trip_count(tiles)
     if trips is not None:
-        stride = IntegerAttr.from_index_int_value(-(-numbers // max(1, trips)))
-        return builder.insert(arith.ConstantOp(stride)).result
+        return _constant(builder, -(-numbers // trips) if line * trips >= numbers else 0)
     extent, operands = tiles.upperBoundMap.data, list(tiles.upperBoundOperands)
     rows = builder.insert(affine.MinOp(operands, AffineMapAttr(extent))).result
-    height = IntegerAttr.from_index_int_value(tiles.step.value.data)
-    whole = builder.insert(arith.DivUIOp(rows, builder.insert(arith.ConstantOp(height)).result))
-    total = builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(numbers))).result
-    return builder.insert(arith.CeilDivSIOp(total, whole.result)).result
+    height = _constant(builder, tiles.step.value.data)
+    whole = builder.insert(arith.DivUIOp(rows, height)).result
+    shared = builder.insert(arith.CeilDivSIOp(_constant(builder, numbers), whole)).result
+    least = _constant(builder, -(-numbers // line))
+    enough = builder.insert(arith.CmpiOp(whole, least, "uge")).result
+    return builder.insert(arith.SelectOp(enough, shared, _constant(builder, 0))).result
+
+
+def _constant(builder: Builder, value: int) -> SSAValue:
+    return builder.insert(arith.ConstantOp(IntegerAttr.from_index_int_value(value))).result
 
 
 def _affine(builder: Builder, expression: AffineExpr, *operands: SSAValue) -> SSAValue:

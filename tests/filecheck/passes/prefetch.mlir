@@ -127,7 +127,9 @@ func.func @far(%x: memref<64xf32>, %w: memref<64x16xf32>, %y: memref<16xf32>) at
 // CHECK:             %[[first:.*]] = affine.apply affine_map<(d0) -> (((d0 floordiv 2) * 64))> (%[[m]])
 // CHECK-NEXT:        %[[rows:.*]] = affine.min
 // CHECK:             %[[tiles:.*]] = arith.divui %[[rows]], %{{.*}}
-// CHECK:             %[[stride:.*]] = arith.ceildivsi %{{.*}}, %[[tiles]]
+// CHECK:             %[[share:.*]] = arith.ceildivsi %{{.*}}, %[[tiles]]
+// CHECK:             %[[enough:.*]] = arith.cmpi uge, %[[tiles]]
+// CHECK:             %[[stride:.*]] = arith.select %[[enough]], %[[share]]
 // CHECK:             affine.for %[[k:.*]] = 0 to 64 iter_args
 // CHECK:               %[[at:.*]] = affine.apply affine_map<(d0, d1) -> ((d0 + d1))> (%[[first]], %[[k]])
 // CHECK-NEXT:          %[[place:.*]] = arith.muli %[[at]], %[[stride]]
