@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
@@ -86,6 +87,10 @@ class Observation:
             self.squared_steps[z] = self.squared_steps.get(z, 0.0) + float(np.square(step).sum())
 
     @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite([self.least, self.largest]).all())
+
+    @property
     def mean(self) -> Array:
         return self.total / max(self.rows, 1)
 
@@ -96,13 +101,41 @@ class Observation:
         return LOW_ZERO_POINT if steps[LOW_ZERO_POINT] < _GAIN * steps[MIDDLE] else MIDDLE
 
 
-class Observer:
+@dataclass
+class Moments:
+    """The products of each two channels of a value [..., K], summed over its rows."""
+
+    total: Array
+    rows: int = 0
+
+    @staticmethod
+    def of(width: int) -> Moments:
+        return Moments(np.zeros((width, width), np.float32))
+
+    def add(self, x: Array) -> None:
+        rows = x.reshape(-1, x.shape[-1])
+        self.total += rows.T @ rows
+        self.rows += len(rows)
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.total).all())
+
+    @property
+    def mean(self) -> Array:
+        return self.total / np.float32(max(self.rows, 1))
+
+
+Seen = TypeVar("Seen", Observation, Moments)
+
+
+class Observer(Generic[Seen]):
     """Runs a module and looks at the values that linear layers read."""
 
-    def __init__(self, values: Iterable[SSAValue]):
-        self._seen = {v: Observation.of(tensor_type(v).get_shape()[-1]) for v in values}
+    def __init__(self, values: Iterable[SSAValue], of: Callable[[int], Seen]):
+        self._seen = {v: of(tensor_type(v).get_shape()[-1]) for v in values}
 
-    def run(self, module: ModuleOp, samples: Samples) -> dict[SSAValue, Observation]:
+    def run(self, module: ModuleOp, samples: Samples) -> dict[SSAValue, Seen]:
         """What was seen of the values that had rows. KaokenError when a sample does not fit."""
         nothing_before = {name: 0 for f in module.ops for name in _symbols(f)}
         encode = SymbolTable.lookup_symbol(module, ENCODE)
@@ -117,7 +150,7 @@ class Observer:
             samples.progress(i + 1, len(samples.inputs))
         reached = {value: seen for value, seen in self._seen.items() if seen.rows}
         for value, seen in reached.items():
-            if not np.isfinite([seen.least, seen.largest]).all():
+            if not seen.is_finite:
                 name = value.name_hint or "a layer's input"
                 raise KaokenError(f"calibration saw numbers in {name} that are not finite")
         return reached
@@ -144,7 +177,7 @@ class _Observing(KaokenFunctions):
 
     def __init__(
         self,
-        seen: Mapping[SSAValue, Observation],
+        seen: Mapping[SSAValue, Observation | Moments],
         sizes: Mapping[str, int],
         caches: dict[str, Array] | None = None,
     ):

@@ -6,6 +6,8 @@ Nothing is imported here, so that tools know their options before they load anyt
 FEW_BITS = ("int4", "int2", "ternary", "int1")
 DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS)
 """Of the weights."""
+GROUP_SIZE = 32
+"""How many weights of few bits share a scale, unless told otherwise."""
 ACTIVATIONS = ("dynamic", "static")
 """How int8 scales the inputs of its layers."""
 MATHS = ("exact", "quake1", "quake2")

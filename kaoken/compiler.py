@@ -18,7 +18,7 @@ from kaoken.backend.cache import (
     content_key,
     trim_packages,
 )
-from kaoken.choices import ACTIVATIONS, DTYPES, KV_TYPES, MATHS
+from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS, GROUP_SIZE, KV_TYPES, MATHS
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from kaoken.backend.machine import TargetMachine
     from kaoken.backend.toolchain import Compiler
+    from kaoken.calibration import Samples
     from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.compiled_model import CompiledModel
 
@@ -72,13 +73,15 @@ class CompileOptions:
     math: str = "exact"
     """How accurate exponentials are: the precision of `lower-math`."""
     calibrate: Sequence[Mapping[str, Any]] = ()
-    """Sample inputs for int8, as arrays by the names of @main's arguments."""
+    """Sample inputs for int8 and few bits, as arrays by the names of @main's arguments."""
     activations: str = "dynamic"
     """Where int8 takes the scales of activations from: each row, or `static`, from the samples."""
     batch: int = 1
     """How many texts a context of a decoder goes on with in one pass."""
     kv: str = "f32"
     """What a model that generates text keeps keys and values as."""
+    group_size: int = GROUP_SIZE
+    """Few bits: how many weights along K share a scale; 0 for a whole row."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -94,8 +97,15 @@ class CompileOptions:
         if self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise KaokenError(f"unknown activations {self.activations}: choose from {known}")
-        if self.dtype != "int8" and (self.calibrate or self.activations == "static"):
-            raise KaokenError(f"calibration is for dtype int8, not {self.dtype}")
+        self._check_rounding()
+
+    def _check_rounding(self) -> None:
+        if self.calibrate and self.dtype not in ("int8", *FEW_BITS):
+            raise KaokenError(f"calibration is for dtype int8 and few bits, not {self.dtype}")
+        if self.dtype != "int8" and self.activations == "static":
+            raise KaokenError(f"static activations are for dtype int8, not {self.dtype}")
+        if self.group_size != GROUP_SIZE and self.dtype not in FEW_BITS:
+            raise KaokenError(f"groups are for {', '.join(FEW_BITS)}, not {self.dtype}")
         if self.activations == "static" and not self.calibrate:
             raise KaokenError("static activations need samples to calibrate with: give some")
 
@@ -137,6 +147,7 @@ def compile(
     activations: str = "dynamic",
     batch: int = 1,
     kv: str = "f32",
+    group_size: int = GROUP_SIZE,
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -169,6 +180,7 @@ def compile(
         activations=activations,
         batch=batch,
         kv=kv,
+        group_size=group_size,
     )
     options.check(None if out is None else Path(out))
     progress("import")
@@ -229,6 +241,15 @@ def _generates(path: Path) -> bool:
     from kaoken.frontend.hugging_face_seq2seq import is_seq2seq_folder
 
     return is_causal_folder(path) or is_seq2seq_folder(path)
+
+
+def is_decoder(path: Path) -> bool:
+    """Whether a path is a .gguf or a Hugging Face folder of a model that goes on with its input."""
+    if path.suffix == ".gguf" or not (path / "config.json").is_file():
+        return path.suffix == ".gguf"
+    from kaoken.frontend.hugging_face_decoder import is_causal_folder
+
+    return is_causal_folder(path)
 
 
 def _distinct_tensors(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
@@ -308,6 +329,7 @@ def compile_module(
         calibrate=options.calibrate,
         activations=options.activations,
         kv=options.kv,
+        group_size=options.group_size,
     )
     write_lowered(module, machine, out, options, compiler, ops, progress)
 
@@ -377,6 +399,7 @@ def lower(
     calibrate: Sequence[Mapping[str, Any]] = (),
     activations: str = "dynamic",
     kv: str = "f32",
+    group_size: int = GROUP_SIZE,
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed.
 
@@ -385,33 +408,40 @@ def lower(
     from xdsl.utils.exceptions import DiagnosticException
 
     from kaoken.modules import diagnostic_text
+    from kaoken.passes.calibrate import CalibratePass
+    from kaoken.passes.calibrate import calibrate as run_calibrate
+    from kaoken.passes.quantize import QuantizePass
     from kaoken.pipelines import default_pipeline
     from kaoken.universe import make_context
 
     context = make_context()
-    passes = default_pipeline(machine, threads, dtype, schedule, profile, math, activations, kv)
+    passes = default_pipeline(
+        machine, threads, dtype, schedule, profile, math, activations, kv, group_size
+    )
     for one in passes:
         progress(one.name)
         try:
-            if one.name == "calibrate" and calibrate:
-                _calibrate(module, calibrate, progress)
+            if calibrate and isinstance(one, CalibratePass):
+                run_calibrate(module, _samples(module, calibrate, progress))
+            elif calibrate and isinstance(one, QuantizePass) and dtype in FEW_BITS:
+                one.quantize(module, _samples(module, calibrate, progress))
             else:
                 one.apply(context, module)
         except DiagnosticException as error:
             raise KaokenError(f"{one.name}: {diagnostic_text(error)}") from error
 
 
-def _calibrate(module: ModuleOp, inputs: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+def _samples(module: ModuleOp, inputs: Sequence[Mapping[str, Any]], progress: Progress) -> Samples:
+    """Inputs by name as samples of @main, which say how many are done."""
     from xdsl.dialects.func import FuncOp
     from xdsl.traits import SymbolTable
 
     from kaoken.calibration import Samples, ordered_inputs
-    from kaoken.passes.calibrate import calibrate
 
     main = SymbolTable.lookup_symbol(module, "main")
     assert isinstance(main, FuncOp)
     ordered = [ordered_inputs(main, sample) for sample in inputs]
-    calibrate(module, Samples(ordered, lambda n, of: progress(f"calibrate: {n} of {of} samples")))
+    return Samples(ordered, lambda n, of: progress(f"calibrate: {n} of {of} samples"))
 
 
 def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
@@ -430,8 +460,8 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             store_of(module).digest(stored_keys(module)),
             TargetMachine.parse(options.target).name,
             f"{options.dtype} {options.math} {options.threads} {options.profile} "
-            f"{options.activations} {options.batch} {_digest(options.calibrate)} {options.kv} "
-            f"{_schedule_text(options.schedule)}",
+            f"{options.activations} {options.batch} {samples_digest(options.calibrate)} "
+            f"{options.kv} {options.group_size} {_schedule_text(options.schedule)}",
             str(find_compiler(options.cc)),
         ]
     )
@@ -440,7 +470,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
     return cached_package("models", key, stem)
 
 
-def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
+def samples_digest(samples: Sequence[Mapping[str, Any]]) -> str:
     """What tells sets of samples apart."""
     import numpy as np
 

@@ -12,6 +12,7 @@ from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
 from kaoken.backend.machine import TargetMachine
+from kaoken.choices import GROUP_SIZE
 from kaoken.passes.annotate_cost import AnnotateCostPass
 from kaoken.passes.apply_schedule import ApplySchedulePass
 from kaoken.passes.bake import BakePass
@@ -41,6 +42,7 @@ def tensor_pipeline(
     schedule: str | Path | None = None,
     activations: str = "dynamic",
     kv: str = "f32",
+    group_size: int = GROUP_SIZE,
 ) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
     calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
@@ -49,7 +51,7 @@ def tensor_pipeline(
         CanonicalizePass(),
         FusePass(),
         *calibration,
-        QuantizePass(dtype=dtype, activations=activations),
+        QuantizePass(dtype=dtype, group=group_size, activations=activations),
         NarrowCachesPass(dtype=kv),
         *given,
         ChooseSchedulePass(target=machine.text),
@@ -83,14 +85,16 @@ def default_pipeline(
     math: str = "exact",
     activations: str = "dynamic",
     kv: str = "f32",
+    group_size: int = GROUP_SIZE,
 ) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints.
 
     `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
     puts timers around all calls of kernels; `math` is the precision of `lower-math`; `activations`
-    is how int8 scales them, `dynamic` or `static`; `kv` is what caches hold: f32, bf16 or int8.
+    is how int8 scales them, `dynamic` or `static`; `kv` is what caches hold: f32, bf16 or int8;
+    `group_size` is how many weights of few bits share a scale.
     """
-    tensors = tensor_pipeline(machine, dtype, schedule, activations, kv)
+    tensors = tensor_pipeline(machine, dtype, schedule, activations, kv, group_size)
     loops = loop_pipeline(threads, math)
     if profile:
         return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())

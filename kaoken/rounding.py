@@ -21,16 +21,16 @@ from ml_dtypes import bfloat16
 
 from kaoken.dialect.formats import Format
 from kaoken.errors import KaokenError
-from kaoken.quantized import Quantized
+from kaoken.quantized import Quantized, group_numbers
 
 _CHUNK = 2048
 """Groups that are searched at once: what a trial makes of them stays in the L2 cache."""
-_LEAST_HALF = 2.0**-19
-"""float16 holds larger numbers to a 64th or better; weights with smaller scales take bfloat16."""
+_LEAST_HALF = 2.0**-17
+"""float16 holds larger numbers to a 256th or better; weights with smaller scales take bfloat16."""
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Grid:
     """A format and how its scales are searched."""
 
     format: Format
@@ -50,19 +50,19 @@ def _steps(first: float, last: float, count: int) -> tuple[float, ...]:
     return tuple(np.linspace(first, last, count).tolist())
 
 
-ROUNDINGS: dict[str, Rounding] = {
-    "int8g": Rounding(Format(8, 32, 128)),
-    "int4": Rounding(Format(4, 32, 8), _steps(1.12, 0.88, 13)),
-    "int2": Rounding(Format(2, 32), _steps(1, 0.4, 16), has_minimum=True),
-    "ternary": Rounding(Format(2, 32, 1), _steps(1, 0.3, 15), codes=3),
-    "int1": Rounding(Format(1, 32, 1, 2)),
+GRIDS: dict[str, Grid] = {
+    "int8g": Grid(Format(8, 32, 128)),
+    "int4": Grid(Format(4, 32, groups_of_super=64), _steps(1, 0.67, 12), has_minimum=True),
+    "int2": Grid(Format(2, 32), _steps(1, 0.4, 16), has_minimum=True),
+    "ternary": Grid(Format(2, 32, 1), _steps(1, 0.3, 15), codes=3),
+    "int1": Grid(Format(1, 32, 1, 2)),
 }
 """What weights may be rounded to, by name."""
 
 
-def rounding_of(name: str, group: int = 32) -> Rounding:
-    """A rounding with groups of that size. KaokenError where codes would not fill words."""
-    known = ROUNDINGS[name]
+def grid_of(name: str, group: int = 32) -> Grid:
+    """A grid with groups of that size. KaokenError where codes would not fill words."""
+    known = GRIDS[name]
     found = replace(known, format=replace(known.format, group=group))
     if (wrong := found.format.check()) is not None:
         raise KaokenError(wrong)
@@ -77,47 +77,83 @@ def rounded(
     `importance` [K] says how much squared errors of a column count. Raises KaokenError when the
     weight holds numbers that are not finite.
     """
-    rounding = rounding_of(name, group)
-    blocks = _blocks(weight, rounding.format)
-    scale, minimum = stored_scales(weight, rounding, importance)
+    grid = grid_of(name, group)
+    scales = stored_scales(weight, grid, importance)
+    scale, minimum = (None if a is None else a.reshape(-1, 1) for a in scales.numbers(grid.format))
+    blocks = _blocks(weight, grid.format)
     codes = _by_chunks(
-        lambda b, s, m: encode(b, s[:, None], m if m is None else m[:, None], rounding),
-        *(a if a is None else a.reshape(-1, *a.shape[2:]) for a in (blocks, scale, minimum)),
+        lambda b, s, m: encode(b, s, m, grid), blocks.reshape(-1, blocks.shape[-1]), scale, minimum
     )
     n, k = weight.shape
-    return Quantized(rounding.format, codes.reshape(n, -1)[:, :k], scale, minimum)
+    return scales.with_codes(codes.reshape(n, -1)[:, :k], grid.format)
 
 
-def stored_scales(
-    weight: np.ndarray, rounding: Rounding, importance: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The scales [N, G] of a weight [N, K], and its minima if it has any, as they are kept."""
+@dataclass(frozen=True)
+class Scales:
+    """What a weight keeps besides codes, see `Quantized`."""
+
+    scale: np.ndarray
+    minimum: np.ndarray | None
+    supers: np.ndarray | None
+
+    def numbers(self, format_: Format) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scales and minima [N, G] in float32."""
+        return group_numbers(self.scale, self.minimum, self.supers, format_)
+
+    def with_codes(self, codes: np.ndarray, format_: Format) -> Quantized:
+        return Quantized(format_, codes, self.scale, self.minimum, self.supers)
+
+
+def stored_scales(weight: np.ndarray, grid: Grid, importance: np.ndarray | None = None) -> Scales:
+    """The scales [N, G] of a weight [N, K], and its minima if it has any, as they are kept.
+
+    Raises KaokenError when the weight holds numbers that are not finite.
+    """
     if not np.isfinite(weight).all():
         raise KaokenError("it holds NaN or infinity, which no scale fits")
     n, k = weight.shape
-    size, groups = rounding.format.block(k), rounding.format.groups(k)
-    blocks = _blocks(weight, rounding.format).reshape(-1, size)
+    size, groups = grid.format.block(k), grid.format.groups(k)
+    blocks = _blocks(weight, grid.format).reshape(-1, size)
     counts = None
     if importance is not None or groups * size != k:
         of_columns = np.ones(k) if importance is None else importance / (importance.mean() or 1)
         padded = np.pad(of_columns.astype(np.float32), (0, groups * size - k)).reshape(groups, size)
         counts = np.broadcast_to(padded, (n, groups, size)).reshape(-1, size)
-    found = _by_chunks(lambda b, w: _fit(b, w, rounding), blocks, counts)
-    scale = _narrowed(found[:, 0].reshape(n, groups))
-    minimum = _narrowed(found[:, 1].reshape(n, groups)) if rounding.has_minimum else None
-    return scale, minimum
+    found = _by_chunks(lambda b, w: _fit(b, w, grid), blocks, counts)
+    scale, minimum = (found[:, i].reshape(n, groups) for i in range(2))
+    if grid.format.groups_of_super:
+        parts = [_integers(scale, np.uint8, grid.format)]
+        parts += [_integers(minimum, np.int8, grid.format)] if grid.has_minimum else []
+        supers = np.stack([worth for _, worth in parts], 2).reshape(n, -1)
+        return Scales(parts[0][0], parts[1][0] if grid.has_minimum else None, _narrowed(supers))
+    return Scales(_narrowed(scale), _narrowed(minimum) if grid.has_minimum else None, None)
+
+
+def _integers(
+    numbers: np.ndarray, dtype: type[np.integer], format_: Format
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers [N, G] as integers, and what these are worth in each super-block, [N, S]."""
+    n, groups = numbers.shape
+    size = format_.groups_of_super
+    count = -(-groups // size)
+    padded = np.pad(numbers, ((0, 0), (0, count * size - groups))).reshape(n, count, size)
+    most = np.iinfo(dtype).max - 1  # what they are worth is rounded, perhaps down
+    worth = _narrowed(np.abs(padded).max(2) / np.float32(most)).astype(np.float32)
+    steps = np.rint(padded * _inverse(worth)[..., None])
+    integers = np.clip(steps, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+    return integers.reshape(n, -1)[:, :groups], worth
 
 
 def encode(
-    numbers: np.ndarray, scale: np.ndarray, minimum: np.ndarray | None, rounding: Rounding
+    numbers: np.ndarray, scale: np.ndarray, minimum: np.ndarray | None, grid: Grid
 ) -> np.ndarray:
     """The codes nearest to numbers, ui8; scales and minima are spread as numpy broadcasts them."""
-    format_ = rounding.format
+    format_ = grid.format
     shifted = numbers if minimum is None else numbers - minimum.astype(np.float32)
     steps = shifted * _inverse(scale.astype(np.float32))
     steps += np.float32(format_.offset)
     steps *= np.float32(1 / format_.step)
-    return np.clip(np.rint(steps, out=steps), 0, rounding.top, out=steps).astype(np.uint8)
+    return np.clip(np.rint(steps, out=steps), 0, grid.top, out=steps).astype(np.uint8)
 
 
 def _blocks(weight: np.ndarray, format_: Format) -> np.ndarray:
@@ -157,26 +193,26 @@ def _inverse(scale: np.ndarray) -> np.ndarray:
 # ---- one group a row ----
 
 
-def _fit(blocks: np.ndarray, counts: np.ndarray | None, rounding: Rounding) -> np.ndarray:
+def _fit(blocks: np.ndarray, counts: np.ndarray | None, grid: Grid) -> np.ndarray:
     """Scale and minimum of each group, [B, 2]. `counts` weighs errors; 0 for what fills up."""
     at = np.abs(blocks).argmax(1)
     extreme = blocks[np.arange(len(blocks)), at]
     unit = np.exp2(np.floor(np.log2(np.abs(np.where(extreme == 0, 1, extreme)))))
     unit = unit.astype(np.float32)[:, None]  # sums of squares neither overflow nor vanish
     counts = np.ones((1, blocks.shape[1]), np.float32) if counts is None else counts
-    fit = _fit_affine if rounding.has_minimum else _fit_scale
-    return fit(blocks / unit, np.broadcast_to(counts, blocks.shape), rounding) * unit
+    fit = _fit_affine if grid.has_minimum else _fit_scale
+    return fit(blocks / unit, np.broadcast_to(counts, blocks.shape), grid) * unit
 
 
-def _fit_scale(blocks: np.ndarray, counts: np.ndarray, rounding: Rounding) -> np.ndarray:
+def _fit_scale(blocks: np.ndarray, counts: np.ndarray, grid: Grid) -> np.ndarray:
     """The number of largest magnitude is the lowest code, or nearly so, as in Q4_0."""
     extreme = blocks[np.arange(len(blocks)), np.abs(blocks).argmax(1)]
-    format_ = rounding.format
+    format_ = grid.format
     weighted = blocks * counts
     best, most = np.zeros(len(blocks), np.float32), np.zeros(len(blocks), np.float32)
-    for part in rounding.parts:
+    for part in grid.parts:
         scale = extreme * np.float32(-part / format_.offset)
-        codes = encode(blocks, scale[:, None], None, rounding).astype(np.float32)
+        codes = encode(blocks, scale[:, None], None, grid).astype(np.float32)
         levels = codes * np.float32(format_.step) - np.float32(format_.offset)
         product = np.einsum("bi,bi->b", weighted, levels)
         square = np.einsum("bi,bi,bi->b", levels, levels, counts)
@@ -187,21 +223,21 @@ def _fit_scale(blocks: np.ndarray, counts: np.ndarray, rounding: Rounding) -> np
     return np.stack([best, np.zeros_like(best)], 1)
 
 
-def _fit_affine(blocks: np.ndarray, counts: np.ndarray, rounding: Rounding) -> np.ndarray:
+def _fit_affine(blocks: np.ndarray, counts: np.ndarray, grid: Grid) -> np.ndarray:
     """Codes lie evenly over a part of the range from the least to the largest number."""
     low = np.where(counts > 0, blocks, np.inf).min(1, initial=np.inf)
     high = np.where(counts > 0, blocks, -np.inf).max(1, initial=-np.inf)
     empty = low > high
     low[empty], high[empty] = 0, 0
-    middle, spread = (low + high) / 2, (high - low) / np.float32(rounding.top)
+    middle, spread = (low + high) / 2, (high - low) / np.float32(grid.top)
     total, weighted = counts.sum(1), blocks * counts
     mean = weighted.sum(1) * _inverse(total)
     best = np.stack([spread, low], 1)
     most = np.full(len(blocks), -np.inf, np.float32)
-    for part in rounding.parts:
+    for part in grid.parts:
         scale = spread * np.float32(part)
-        minimum = middle - scale * np.float32(rounding.top / 2)
-        codes = encode(blocks, scale[:, None], minimum[:, None], rounding).astype(np.float32)
+        minimum = middle - scale * np.float32(grid.top / 2)
+        codes = encode(blocks, scale[:, None], minimum[:, None], grid).astype(np.float32)
         code = np.einsum("bi,bi->b", codes, counts) * _inverse(total)
         covariance = np.einsum("bi,bi->b", weighted, codes) - total * mean * code
         variance = np.einsum("bi,bi,bi->b", codes, codes, counts) - total * np.square(code)

@@ -13,6 +13,8 @@ from kaoken.errors import KaokenError
 FILL = {"token_type_ids": "type_ids", "input_ids": "ids", "attention_mask": "attention_mask"}
 """Input name to the attribute of a tokenizers.Encoding."""
 
+MOST_WINDOWS = 32
+"""How many windows of a text a decoder is calibrated with: more change little, but take longer."""
 SENTENCES = (
     "A cat sat on the mat.",
     "A kitten rests on a rug.",
@@ -101,3 +103,14 @@ def text_samples(folder: Path, path: Path, max_tokens: int) -> list[dict[str, np
     tokenizer = read_tokenizer(folder, max_tokens)
     dtypes = dict.fromkeys(FILL, np.int64)
     return [encoder_inputs([e], dtypes) for e in map(tokenizer.encode, texts)]
+
+
+def window_samples(folder: Path, path: Path, size: int) -> list[dict[str, np.ndarray]]:
+    """The start of a file as the inputs of a decoder, in windows of `size` tokens.
+
+    At most MOST_WINDOWS of them, and the last only where it is whole or the only one. KaokenError
+    without a tokenizer.
+    """
+    ids = open_tokenizer(folder).encode("\n".join(read_texts(path))).ids
+    starts = range(0, max(len(ids) - size + 1, 1), size)[:MOST_WINDOWS]
+    return [{"input_ids": np.array([ids[at : at + size]], np.int64)} for at in starts]

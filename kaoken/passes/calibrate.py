@@ -70,7 +70,7 @@ def calibrate(module: ModuleOp, samples: Samples, with_means: bool = True) -> No
     readers: dict[SSAValue, list[LinearOp]] = {}
     for op in layers:
         readers.setdefault(op.input, []).append(op)
-    seen = Observer(list(readers)).run(module, samples)
+    seen = Observer(list(readers), Observation.of).run(module, samples)
     work = Workspace(module)
     for value, observation in seen.items():
         _insert(value, observation, readers[value], work, with_means)

@@ -60,10 +60,12 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.traits import SymbolTable
 from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
+from kaoken.calibration import Samples, read_samples
 from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS
 from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
@@ -93,6 +95,7 @@ from kaoken.passes.baking.scales import fold_attention_scale
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
+from kaoken.passes.quantizing.moments import input_moments
 from kaoken.passes.quantizing.tied import narrow_tied_tables
 
 _GROUP = {"bf16": 2, "int8": 4}
@@ -113,6 +116,9 @@ class QuantizePass(ModulePass):
     activations: str = "dynamic"
     """int8: scales of activations a token and taken at run time, or `static`, where calibrated."""
 
+    inputs: str | None = None
+    """Few bits: a .npz file of sample inputs, for which layers are rounded (`error_feedback`)."""
+
     def __post_init__(self) -> None:
         if self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
@@ -124,19 +130,30 @@ class QuantizePass(ModulePass):
             raise KaokenError(f"quantize has no dtype {self.dtype!r}: choose one of {known}")
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        main = SymbolTable.lookup_symbol(op, "main") if self.inputs is not None else None
+        samples = None
+        if self.inputs is not None and isinstance(main, FuncOp):
+            samples = read_samples(self.inputs, main)
+        self.quantize(op, samples)
+
+    def quantize(self, op: ModuleOp, samples: Samples | None = None) -> None:
+        """`apply` with the samples that few bits are to suit."""
         work = Workspace(op)
         before = stored_weights(op)
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
         if self.dtype in _GROUP:
             layers = [layer for block in blocks for layer in narrow_layers(block, self.dtype)]
             narrow_tied_tables(op, layers, self.dtype)
-        for block in blocks:
-            if self.dtype not in ("auto", "f32"):
+        if self.dtype not in ("auto", "f32"):
+            for block in blocks:
                 _narrow_products_of_attention(block)
+        is_rounded = self.dtype in FEW_BITS
+        moments = input_moments(op, blocks, samples) if is_rounded and samples is not None else {}
+        for block in blocks:
             if self.dtype != "f32":
-                rounding = self.dtype if self.dtype in FEW_BITS else None
+                rounding = self.dtype if is_rounded else None
                 only_rounded = self.dtype in _GROUP
-                FewBits(block, work, rounding, self.group, only_rounded).apply()
+                FewBits(block, work, rounding, self.group, only_rounded, moments).apply()
             if self.dtype in _GROUP:
                 self._narrow_layers(block, work)
             for observe in [o for o in block.ops if isinstance(o, ObserveOp)]:

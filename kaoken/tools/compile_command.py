@@ -15,6 +15,7 @@ from kaoken.compiler import (
     Progress,
     compile_module,
     import_model,
+    is_decoder,
     tokenizer_files,
 )
 from kaoken.errors import KaokenError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
 EMIT = ("mlir", "c", "so")
+_WINDOW = 256
+"""Tokens of a decoder's calibration samples."""
 
 
 def run_compile(
@@ -56,11 +59,18 @@ def run_compile(
 
 
 def samples_of(model: Path, texts: Path | None, max_tokens: int) -> list[dict[str, np.ndarray]]:
-    """The lines of a file as a model's sample inputs. KaokenError without texts or tokenizer."""
+    """The lines of a file as a model's sample inputs, a decoder's the text in windows.
+
+    KaokenError without texts or tokenizer.
+    """
     if texts is None:
         return []
-    from kaoken.texts import text_samples
+    from kaoken.texts import text_samples, window_samples
 
+    if is_decoder(model):
+        files = tokenizer_files(model)
+        folder = files[0].parent if files else model
+        return window_samples(folder, texts, min(max_tokens, _WINDOW))
     return text_samples(model.parent if model.suffix == ".mlir" else model, texts, max_tokens)
 
 

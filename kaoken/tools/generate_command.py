@@ -265,6 +265,7 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
     from kaoken.backend.machine import TargetMachine
     from kaoken.backend.names import c_identifier
     from kaoken.backend.toolchain import find_compiler
+    from kaoken.compiler import samples_digest
 
     files = sorted(model.iterdir()) if model.is_dir() else [model]
     facts = [(file.resolve(), file.stat()) for file in files if file.is_file()]
@@ -274,7 +275,8 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
             *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
             f"{max_tokens} {all_outputs}",
             f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads} "
-            f"{options.batch} {options.kv}",
+            f"{options.batch} {options.kv} {options.group_size}",
+            samples_digest(options.calibrate),
             str(find_compiler(options.cc)),
         ]
     )

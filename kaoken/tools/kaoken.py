@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kaoken.choices import GROUP_SIZE
 from kaoken.errors import KaokenError
 
 app = typer.Typer(
@@ -44,6 +45,9 @@ Dtype = Annotated[
         help="Weights of linear layers: f32, bf16, int8, int4, int2, ternary, int1, or auto: as "
         "they come, those of few bits too."
     ),
+]
+GroupSize = Annotated[
+    int, typer.Option(min=0, help="Few bits: how many weights share a scale; 0: all of a row.")
 ]
 Kv = Annotated[
     str, typer.Option(help="What text generation keeps keys and values as: f32, bf16 or int8.")
@@ -82,12 +86,15 @@ def compile(
     ] = "exact",
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="For int8: a file of texts such as the model will read, one a line."),
+        typer.Option(
+            help="For int8 and few bits: a file of texts such as the model will read, one a line."
+        ),
     ] = None,
     activations: Annotated[
         str,
         typer.Option(help="For int8, scales of activations: dynamic (of each row) or static."),
     ] = "dynamic",
+    group_size: GroupSize = GROUP_SIZE,
     kv: Kv = "f32",
     cc: CC = None,
     batch: Annotated[
@@ -127,6 +134,7 @@ def compile(
         activations=activations,
         batch=batch,
         kv=kv,
+        group_size=group_size,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 

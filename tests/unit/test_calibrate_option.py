@@ -65,7 +65,7 @@ def test_a_sample_without_an_input_is_told(tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_go_together() -> None:
-    with pytest.raises(KaokenError, match="calibration is for dtype int8, not bf16"):
+    with pytest.raises(KaokenError, match="calibration is for dtype int8 and few bits, not bf16"):
         CompileOptions(dtype="bf16", calibrate=[{"x": np.zeros(1)}])
     with pytest.raises(KaokenError, match="static activations need samples"):
         CompileOptions(dtype="int8", activations="static")

@@ -28,7 +28,7 @@ from kaoken.quantized import (
     unpack_codes,
     unpack_groups,
 )
-from kaoken.rounding import ROUNDINGS, rounded
+from kaoken.rounding import GRIDS, rounded
 from kaoken.universe import make_context
 from kaoken.weights import attach_store
 from tests.c.stages import compile_stage, run_stage
@@ -89,7 +89,7 @@ def test_the_product_is_that_of_the_numbers(format_: Format):
     assert np.abs(inputs.reshape(3, -1)[:, :70] - x).max() <= np.abs(x).max() / 254 * 1.001
 
 
-@pytest.mark.parametrize("name", ROUNDINGS)
+@pytest.mark.parametrize("name", GRIDS)
 def test_rounding(name: str):
     weight = np.random.default_rng(0).standard_normal((6, 70)).astype(np.float32)
     weight[2] = 0
@@ -101,18 +101,19 @@ def test_rounding(name: str):
     assert np.sqrt(np.mean((values - weight) ** 2)) < bound, plain
     if name != "int1":
         again = rounded(values, name).dequantized()
-        np.testing.assert_allclose(again, values, rtol=0, atol=2e-3)
+        np.testing.assert_allclose(again, values, rtol=0, atol=0.02 if name == "int4" else 2e-3)
 
 
-@pytest.mark.parametrize("name", ROUNDINGS)
+@pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("size", [1e-30, 1e-6, 1e9, 1e30])
 def test_sizes_that_float16_does_not_hold(name: str, size: float):
     weight = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
     expected = rounded(weight, name).dequantized()
     found = rounded(weight * np.float32(size), name)
-    assert found.scale.dtype == bfloat16
+    assert (found.scale if found.supers is None else found.supers).dtype == bfloat16
     values = found.dequantized() / np.float32(size)
-    np.testing.assert_allclose(values, expected, rtol=0, atol=0.06)
+    errors = [np.sqrt(np.square(one - weight).mean()) for one in (expected, values)]
+    assert errors[1] < 1.02 * errors[0] + 2e-3
 
 
 def test_errors_count_as_much_as_their_columns():

@@ -26,9 +26,10 @@ no factor of a row changes its codes:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
@@ -43,9 +44,11 @@ from kaoken.dialect.nn import EmbeddingOp, LinearOp, RmsNormOp, WeightOp, int_at
 from kaoken.dialect.quant import DequantizeOp, FakeQuantizeOp, QuantizeBlocksOp
 from kaoken.dialect.tensor import ConcatOp
 from kaoken.dtypes import element_type
+from kaoken.error_feedback import rounded_with_feedback
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.folding import source_key
 from kaoken.passes.baking.workspace import Workspace
+from kaoken.quantized import Quantized
 from kaoken.rounding import rounded
 
 EDGE = "int8g"
@@ -79,6 +82,8 @@ class FewBits:
     group: int = 32
     only_rounded: bool = False
     """Keep codes where inputs are rounded by the model itself, and leave all else alone."""
+    moments: Mapping[SSAValue, np.ndarray] = field(default_factory=dict)
+    """Of weights whose inputs were seen, the mean products of each two channels, [K, K]."""
     inputs: dict[tuple[SSAValue, int], SSAValue] = field(default_factory=dict)
     known: dict[tuple[SSAValue, str], Parts] = field(default_factory=dict)
 
@@ -143,7 +148,7 @@ class FewBits:
         if (key := (weight, name)) not in self.known:
             source = source_key(weight)
             try:
-                found = rounded(self.work.value(weight), name, self.group)
+                found = self._found(weight, name)
             except KaokenError as error:
                 raise KaokenError(f'the weight "{source}" cannot be rounded: {error}') from None
             arrays = (found.codes, found.scale, found.minimum, found.supers)
@@ -159,6 +164,12 @@ class FewBits:
             assert scale is not None
             self.known[key] = Parts(found.format, codes, scale, *rest)
         return self.known[key]
+
+    def _found(self, weight: SSAValue, name: str) -> Quantized:
+        array, moments = self.work.value(weight), self.moments.get(weight)
+        if moments is None or name == EDGE:
+            return rounded(array, name, self.group)
+        return rounded_with_feedback(array, moments, name, self.group)
 
     def _weight(self, key: str, array: object) -> WeightOp:
         name = self.work.add(key, array)  # pyright: ignore[reportArgumentType]
