@@ -12,6 +12,9 @@ those of float32 (a number added to all logits changes nothing). Where the progr
 tokens, `gap` is how far apart float32 has the two likeliest ones.
 """
 
+# pyright: reportMissingImports=false
+# (llama-cpp-python is not among the extras: it is compiled when it is installed)
+
 from __future__ import annotations
 
 import argparse
