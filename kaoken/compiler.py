@@ -458,7 +458,7 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             compiler_version(),
             str(module),
             store_of(module).digest(stored_keys(module)),
-            TargetMachine.parse(options.target).name,
+            TargetMachine.parse(options.target).text,
             f"{options.dtype} {options.math} {options.threads} {options.profile} "
             f"{options.activations} {options.batch} {samples_digest(options.calibrate)} "
             f"{options.kv} {options.group_size} {_schedule_text(options.schedule)}",

@@ -274,7 +274,7 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
             compiler_version(),
             *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
             f"{max_tokens} {all_outputs}",
-            f"{TargetMachine.parse(options.target).name} {options.dtype} {options.threads} "
+            f"{TargetMachine.parse(options.target).text} {options.dtype} {options.threads} "
             f"{options.batch} {options.kv} {options.group_size}",
             samples_digest(options.calibrate),
             str(find_compiler(options.cc)),

@@ -87,7 +87,7 @@ class MachineClock:
         _prepare(module, sizes, self._machine)
         for one in _passes(self._threads):
             one.apply(self._context, module)
-        options = CompileOptions(self._machine.name, threads=self._threads)
+        options = CompileOptions(self._machine.text, threads=self._threads)
         write_lowered(module, self._machine, folder, options, self._compiler)
         return Library(folder)
 
