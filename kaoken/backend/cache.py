@@ -43,19 +43,21 @@ def cache_directory(kind: str) -> Path:
 
 def cached_package(kind: str, key: str, name: str) -> Path:
     """The folder of the compiled model `name`, there or not; it counts as used now."""
-    place = cache_directory(kind) / key
-    place.mkdir(exist_ok=True)
-    os.utime(place)
+    place = cache_directory(f"{kind}/{key}")
+    with suppress(OSError):  # Another user's cache may be read all the same.
+        os.utime(place)
     return place / name
 
 
 def trim_packages() -> None:
     """Delete the models not used for longest, until the rest keep within the limit."""
     limit = _limit()
-    places = [p for kind in PACKAGES for p in cache_directory(kind).iterdir() if p.is_dir()]
-    last_used = {place: place.stat().st_mtime for place in places}
+    last_used: dict[Path, float] = {}
+    for place in (p for kind in PACKAGES for p in cache_directory(kind).iterdir() if p.is_dir()):
+        with suppress(FileNotFoundError):  # Another process deletes as well.
+            last_used[place] = place.stat().st_mtime
     total = 0
-    for place in sorted(places, key=last_used.__getitem__, reverse=True):
+    for place in sorted(last_used, key=last_used.__getitem__, reverse=True):
         total += _size(place)
         if total > limit and time.time() - last_used[place] > _IN_USE:
             shutil.rmtree(place, ignore_errors=True)

@@ -6,7 +6,9 @@ import time
 import pytest
 
 from kaoken.backend.cache import cached_package, trim_packages
+from kaoken.compiler import CompileOptions, cached_folder
 from kaoken.errors import KaokenError
+from kaoken.modules import parse_module
 
 
 @pytest.fixture
@@ -55,3 +57,24 @@ def test_a_limit_that_is_no_number(cache, monkeypatch):
     monkeypatch.setenv("KAOKEN_CACHE_LIMIT", "much")
     with pytest.raises(KaokenError, match="KAOKEN_CACHE_LIMIT is 'much': give a number"):
         trim_packages()
+
+
+def test_a_cache_that_may_only_be_read_is_used(cache, monkeypatch):
+    there = put("models", "a", 20)
+
+    def refuse(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cached_package("models", "a", "model") == there
+
+
+def test_other_sizes_of_caches_are_another_model(cache):
+    """Since schedules depend on them; 1 MB is what the target has anyway."""
+    module = parse_module("""
+func.func @main(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
+  return %x : tensor<2x3xf32>
+}""")
+    targets = ("x86-64-v4", "x86-64-v4+l2=1M", "x86-64-v4+l2=256K")
+    folders = [cached_folder(module, CompileOptions(target=target)) for target in targets]
+    assert folders[0] == folders[1] != folders[2]
