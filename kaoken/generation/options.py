@@ -105,7 +105,7 @@ class GenerationOptions:
             )
         for word in self.bad_words_ids:
             _tokens("a word of bad_words_ids", word)
-            if not word:
+            if not len(word):
                 raise KaokenError("a word of bad_words_ids is empty: give at least one token")
 
     def _check_sampling(self) -> None:

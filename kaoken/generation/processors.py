@@ -46,11 +46,11 @@ def _of_places(options: GenerationOptions, prompt: int, limit: int | None) -> li
     first, last = options.forced_bos_token_id, options.forced_eos_token_id
     if first is not None:
         found.append(partial(forced, 1, [first]))
-    if last is not None and limit is not None:
-        found.append(partial(forced, prompt + limit - 1, np.ravel(last).tolist()))
-    if options.suppress_tokens:
+    if limit is not None and (last_ones := [] if last is None else np.ravel(last).tolist()):
+        found.append(partial(forced, prompt + limit - 1, last_ones))
+    if len(options.suppress_tokens):
         found.append(partial(suppressed, options.suppress_tokens, None))
-    if options.begin_suppress_tokens:
+    if len(options.begin_suppress_tokens):
         begin = prompt if prompt > 1 or first is None else prompt + 1
         found.append(partial(suppressed, options.begin_suppress_tokens, begin))
     return found

@@ -178,6 +178,18 @@ def test_forced_tokens_have_their_places() -> None:
         choice([5], scores[:4])
 
 
+def test_tokens_may_be_arrays_and_none_at_all() -> None:
+    """As transformers takes them."""
+    given: dict[str, Any] = {
+        "bad_words_ids": [np.array([0])],
+        "suppress_tokens": np.array([1, 2]),
+        "begin_suppress_tokens": np.array([3, 4]),
+        "forced_eos_token_id": [],
+    }
+    scores = np.array([6, 5, 4, 3, 2, 1], np.float32)
+    assert Choice(GenerationOptions(**given), 1, [], limit=1)([7], scores) == 5
+
+
 def test_beams_are_drawn_without_putting_back() -> None:
     """Pairs come as often as by one draw after the other among what is left."""
     shares = np.array([0.5, 0.3, 0.2])
