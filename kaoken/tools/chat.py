@@ -84,9 +84,10 @@ def _generation_tags() -> Any:
     return Generation
 
 
-def _json(value: Any, indent: int | None = None) -> str:
+def _json(value: Any, **options: Any) -> str:
     """As transformers: without the escapes of HTML that jinja2's own filter makes."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    options.setdefault("ensure_ascii", False)
+    return json.dumps(value, **options)
 
 
 def _refuse(why: str) -> None:
