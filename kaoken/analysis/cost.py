@@ -164,8 +164,9 @@ def _read(op: KaokenOp) -> list[SSAValue]:
         case SliceOp() | BroadcastOp():
             return [op.result]
         case LinearOp():
-            epilogue = [op.bias, op.residual, op.input_scale, op.weight_scale, op.weight_min]
-            return [op.input, op.weight, *(v for v in epilogue if v is not None)]
+            scales = [op.input_scale, op.weight_scale, op.weight_min, op.weight_supers]
+            others = [op.bias, op.residual, *scales]
+            return [op.input, op.weight, *(v for v in others if v is not None)]
         case _:
             return list(dict.fromkeys(op.operands))
 

@@ -48,3 +48,14 @@ func.func @step(%x: tensor<1x?x4xf32> {kaoken.shape = #kaoken.shape<[1, tokens, 
   %y = kaoken.attention %x, %0, %1 {num_heads = 2 : i64, scale = 1.0 : f64, causal = true} : tensor<1x?x4xf32>, tensor<1x?x4xf32>, tensor<1x?x4xf32> -> tensor<1x?x4xf32>
   return %y : tensor<1x?x4xf32>
 }
+
+// Of few bits all parts of a weight are read: codes, scales, and what these are worth.
+// CHECK-LABEL: func.func @few_bits
+// CHECK: kaoken.cost = {flops = "1536*rows", bytes = "136*rows + 688", precision = "fp32"}
+func.func @few_bits(%x: tensor<?x3x6xi32> {kaoken.shape = #kaoken.shape<[rows, 3, 6]>}) -> tensor<?x16xf32> attributes {kaoken.max = {rows = 64}} {
+  %w = kaoken.weight "codes" : tensor<1x9x16x4xi8>
+  %ws = kaoken.weight "scales" : tensor<1x3x16xi8>
+  %t = kaoken.weight "supers" : tensor<1x2x16xf16>
+  %y = kaoken.linear %x, %w weight_scale %ws : tensor<1x3x16xi8> weight_supers %t : tensor<1x2x16xf16> {out_features = 16, format = #kaoken.format<6 bits, group 16, offset 32, super 2>} : tensor<?x3x6xi32>, tensor<1x9x16x4xi8> -> tensor<?x16xf32>
+  return %y : tensor<?x16xf32>
+}
