@@ -74,7 +74,7 @@ def model(format_: Format | None, n: int, k: int, count: int) -> ModuleOp:
                 f"{{format = #kaoken.format<{format_}>}} "
                 f": tensor<{n}x{k}xui8> -> tensor<{n}x{k}xf32>",
             ]
-            codes = random.integers(0, min(format_.largest, 2**format_.bits) + 1, (1, k))
+            codes = random.integers(0, format_.largest + 1, (1, k))
             arrays[f"c{i}"] = np.broadcast_to(codes.astype(np.uint8), (n, k))
             arrays[f"s{i}"] = np.full((n, groups), 0.01, np.float16)
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -84,6 +85,7 @@ class GgmlProducts:
         work = 64 << 20
         memory = self.bytes_read + count * (4 * n + 2 * _OVERHEAD) + work
         self._context = base.ggml_init(_Parameters(memory, None, False))
+        weakref.finalize(self, base.ggml_free, self._context)
         x = base.ggml_new_tensor_2d(self._context, _F32, k, 1)
         ctypes.memmove(base.ggml_get_data(x), np.ones(k, np.float32).ctypes.data, 4 * k)
         self._graph = base.ggml_new_graph_custom(self._context, 2 * count + 16, False)

@@ -33,8 +33,7 @@ from kaoken.bench.decoders.llama_cpp_decoder import LlamaCpp
 from kaoken.bench.tables import Table
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.compiler import CompileOptions
-from kaoken.texts import read_tokenizer
-from kaoken.tools.generate_command import open_decoder
+from kaoken.tools.generate_command import open_decoder, read_tokenizer
 
 QUALITY_PAGE = PAGE.parent / "quality.md"
 CONTEXT = 256
