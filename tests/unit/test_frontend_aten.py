@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from kaoken.dialect.reference import run_module
+from kaoken.errors import KaokenError
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -339,11 +341,52 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "cosine": lambda x: F.cosine_similarity(x[:, 0], x[:, 1]),
     "batch_norm": lambda x: F.batch_norm(x, BIAS[:4], BIAS[:4].abs(), BIAS[:4], BIAS[:4]),
     "group_norm": lambda x: F.group_norm(x, 2),
+    "group_norm_weight": lambda x: F.group_norm(x.mT, 3, WEIGHT[0], WEIGHT[1], 1e-3),
+    "pool_to_one": lambda x: F.adaptive_avg_pool1d(x, 1),
+    "pool_to_three": lambda x: F.adaptive_avg_pool2d(x[:, None], (2, 3)),
 }
 
 
 def test_layers() -> None:
     check(LAYERS, floats(4, 4, 6))
+
+
+KERNELS = floats(300) / 3
+
+
+def kernel(*shape: int) -> Any:
+    return KERNELS[: math.prod(shape)].reshape(shape)
+
+
+CONVOLUTIONS: dict[str, Callable[..., Any]] = {
+    "patches": lambda x: F.conv2d(x, kernel(5, 4, 3, 2), kernel(5), stride=(3, 2)),
+    "patches_with_rest": lambda x: F.conv2d(x, kernel(5, 4, 2, 4), stride=(2, 4)),
+    "one": lambda x: F.conv2d(x, kernel(5, 4, 1, 1), kernel(5)),
+    "one_strided": lambda x: F.conv2d(x, kernel(5, 4, 1, 1), stride=2),
+    "padded": lambda x: F.conv2d(x, kernel(5, 4, 3, 3), kernel(5), padding=1),
+    "overlapping": lambda x: F.conv2d(x, kernel(5, 4, 3, 3), stride=2, padding=(1, 2)),
+    "dilated": lambda x: F.conv2d(x, kernel(5, 4, 3, 2), dilation=(2, 1), stride=(1, 3)),
+    "same": lambda x: F.conv2d(x, kernel(5, 4, 4, 3), padding="same"),
+    "valid": lambda x: F.conv2d(x, kernel(5, 4, 3, 3), padding="valid"),
+    "groups": lambda x: F.conv2d(x, kernel(6, 2, 3, 3), kernel(6), padding=1, groups=2),
+    "groups_of_patches": lambda x: F.conv2d(x, kernel(6, 2, 3, 2), stride=(3, 2), groups=2),
+    "depthwise": lambda x: F.conv2d(x, kernel(4, 1, 3, 3), kernel(4), padding=1, groups=4),
+    "depthwise_more": lambda x: F.conv2d(x, kernel(8, 1, 2, 3), kernel(8), stride=2, groups=4),
+    "in_three": lambda x: F.conv3d(x[:, None], kernel(2, 1, 3, 3, 3), kernel(2), padding=1),
+    "unbatched": lambda x: F.conv1d(x[0].flatten(1), kernel(3, 4, 5), kernel(3), stride=2),
+    "along_open": lambda x: F.conv1d(x[..., 0, 0].T, kernel(2, 4, 3), kernel(2), padding=1),
+    "depthwise_open": lambda x: F.conv1d(x[None, :, :, 0, 0].mT, kernel(4, 1, 3), None, 1, 1, 1, 4),
+}
+
+
+def test_convolutions() -> None:
+    check(CONVOLUTIONS, floats(4, 4, 9, 7))
+
+
+def test_a_transposed_convolution_is_refused() -> None:
+    module = Functions({"wider": lambda x: F.conv_transpose1d(x, kernel(4, 2, 3))})
+    with pytest.raises(KaokenError, match=r"transposed convolutions are not supported"):
+        import_module(module, (floats(2, 4, 7),))
 
 
 def three_with_mask(q: Any) -> Any:

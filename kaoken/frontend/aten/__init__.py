@@ -3,6 +3,7 @@
 from kaoken.frontend.aten import (
     arithmetic,
     attention,
+    convolution,
     creation,
     indexing,
     layers,
@@ -16,6 +17,7 @@ __all__ = [
     "Importer",
     "arithmetic",
     "attention",
+    "convolution",
     "creation",
     "find_builder",
     "indexing",

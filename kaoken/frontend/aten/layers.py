@@ -10,7 +10,7 @@ from xdsl.ir import SSAValue
 
 from kaoken.dialect.attributes import Function, Reduction
 from kaoken.dialect.canonicalization.rules import LINEAR_OPERANDS
-from kaoken.dialect.dims import product
+from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.nn import (
     EmbeddingOp,
     LayerNormOp,
@@ -118,6 +118,27 @@ def _norm(
     rows = [None if v is None else g.reshape(v, (size,)) for v in vectors]
     weight = g.full(1.0, g.dtype(x), (size,)) if rows[0] is None else rows[0]
     return g.reshape(g.make(op, [flat, weight, *rows[1:]], {"eps": float_attr(eps)}), shape)
+
+
+@aten("group_norm")
+def group_norm(
+    g: Importer,
+    x: SSAValue,
+    num_groups: int,
+    weight: SSAValue | None = None,
+    bias: SSAValue | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> SSAValue:
+    """A plain layer norm of each group of channels with all that lies behind them."""
+    shape = g.shape(x)
+    in_group = Dim.of((shape[1].constant or 0) // num_groups)
+    grouped = g.reshape(x, (shape[0], Dim.of(num_groups), in_group, *shape[2:]))
+    result = g.reshape(_norm(g, LayerNormOp, grouped, len(shape) - 1, [None, None], eps), shape)
+    after = (ONE,) * (len(shape) - 2)
+    if weight is not None:
+        result = mul(g, result, g.reshape(weight, (*g.shape(weight), *after)))
+    return result if bias is None else add(g, result, g.reshape(bias, (*g.shape(bias), *after)))
 
 
 @aten("batch_norm")

@@ -92,15 +92,19 @@ def slice_(
         return g.slice(x, at, first, first + g.expected[at])
     stop = size if end is None else _position(end, size)
     if size.constant is None or stop.constant is None or first.constant is None:
-        return _strided(g, x, at, first, step)
+        return strided(g, x, at, first, g.expected[at], step)
     return g.slice(x, at, first, Dim.of(min(stop.constant, size.constant)), step)
 
 
-def _strided(g: Importer, x: SSAValue, dim: int, first: Dim, step: int) -> SSAValue:
-    """A slice with a step and open bounds: its elements gathered one by one."""
+def strided(g: Importer, x: SSAValue, dim: int, first: Dim, count: Dim, step: int) -> SSAValue:
+    """`count` elements from `first` on, each `step` after the one before."""
+    if step == 1:
+        return g.slice(x, dim, first, first + count)
     if first.constant is None:
         raise KaokenError("a slice with a step and an open start is not supported")
-    count = g.expected[dim]
+    if (known := count.constant) is not None:
+        return g.slice(x, dim, first, first + (known - 1) * step + 1, step)
+    # A slice with a step has known bounds; the elements of another are gathered one by one.
     steps = g.apply(Function.MUL, g.iota(count), step)
     return g.gather(x, [g.apply(Function.ADD, steps, first.constant)], dim)
 

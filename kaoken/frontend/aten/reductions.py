@@ -11,6 +11,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from kaoken.dialect.attributes import Function, Reduction
 from kaoken.dialect.dims import Dim, product
+from kaoken.errors import KaokenError
 from kaoken.frontend.aten.arithmetic import div, mul, power, sub
 from kaoken.frontend.aten.registry import Importer, aten, is_float
 from kaoken.frontend.graph import ONE
@@ -38,6 +39,21 @@ def mean(
     g: Importer, x: SSAValue, dim: Dims = None, keepdim: bool = False, dtype: Any = None
 ) -> SSAValue:
     return g.reduce(R.MEAN, _accumulator(g, x, dtype), g.dims(dim, x), keepdim)
+
+
+@aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+def adaptive_avg_pool(g: Importer, x: SSAValue, output_size: int | Sequence[int]) -> SSAValue:
+    """Means of equal parts of the last dimensions."""
+    sizes = [output_size] if isinstance(output_size, int) else list(output_size)
+    for at, count in enumerate(sizes, g.rank(x) - len(sizes)):
+        shape = g.shape(x)
+        size = shape[at].constant
+        if count != 1 and (size is None or size % count):
+            raise KaokenError(f"pooling a size of {shape[at]} into {count} unequal parts")
+        part = shape[at] if count == 1 or size is None else Dim.of(size // count)
+        x = g.reshape(x, (*shape[:at], Dim.of(count), part, *shape[at + 1 :]))
+        x = g.reduce(R.MEAN, x, [at + 1])
+    return x
 
 
 @aten("prod")

@@ -308,13 +308,14 @@ def _mean(kernel: Kernel, total: SSAValue, sizes: list[Index]) -> SSAValue:
 def _identity(kernel: Kernel, kind: Reduction, op: ReduceOp) -> SSAValue:
     to = tensor_type(op.result).element_type
     is_float = not isinstance(to, IntegerType)
+    half = 0 if is_float else 1 << (to.width.data - 1)
     match kind:
         case Reduction.PROD | Reduction.ALL:
             return kernel.constant(1, to)
         case Reduction.MAX:
-            return kernel.constant(float("-inf") if is_float else -(2**63), to)
+            return kernel.constant(float("-inf") if is_float else -half, to)
         case Reduction.MIN:
-            return kernel.constant(float("inf") if is_float else 2**63 - 1, to)
+            return kernel.constant(float("inf") if is_float else half - 1, to)
         case _:
             return kernel.constant(0, to)
 
