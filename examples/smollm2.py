@@ -17,7 +17,7 @@ from rich.console import Console
 import kaoken
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.generation.text import TextStream
-from kaoken.texts import open_tokenizer
+from kaoken.texts import whole_tokenizer
 from kaoken.tools.generate_command import chat_text
 
 MAX_TOKENS = 512
@@ -65,7 +65,7 @@ def compile_model(options: argparse.Namespace) -> None:
 
 def answer(model: CompiledDecoder, question: str, most: int) -> None:
     """Print the answer as it comes, and how fast it came."""
-    tokenizer = open_tokenizer(model.folder)
+    tokenizer = whole_tokenizer(model.folder)
     text = chat_text(model.folder, [{"role": "user", "content": question}])
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     print(f"\nquestion: {question}\nanswer:   ", end="")

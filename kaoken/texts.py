@@ -77,6 +77,14 @@ def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:
     return tokenizer
 
 
+def whole_tokenizer(folder: Path) -> Any:
+    """`open_tokenizer`, so that it neither pads nor cuts, whatever its file says."""
+    tokenizer = open_tokenizer(folder)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 def encoder_inputs(encodings: Sequence[Any], dtypes: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays [texts, tokens] that the named inputs of an encoder take."""
     return {
@@ -111,6 +119,6 @@ def window_samples(folder: Path, path: Path, size: int) -> list[dict[str, np.nda
     At most MOST_WINDOWS of them, and the last only where it is whole or the only one. KaokenError
     without a tokenizer.
     """
-    ids = open_tokenizer(folder).encode("\n".join(read_texts(path))).ids
+    ids = whole_tokenizer(folder).encode("\n".join(read_texts(path))).ids
     starts = range(0, max(len(ids) - size + 1, 1), size)[:MOST_WINDOWS]
     return [{"input_ids": np.array([ids[at : at + size]], np.int64)} for at in starts]

@@ -18,7 +18,7 @@ from kaoken.generation.generate import random_of, recorded_of, strings_of
 from kaoken.generation.options import GenerationOptions
 from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
-from kaoken.texts import open_tokenizer
+from kaoken.texts import whole_tokenizer
 from kaoken.tools.chat import chat_text
 from kaoken.tools.kaoken import print_json
 
@@ -311,7 +311,7 @@ def _compile(
 
 def read_tokenizer(folder: Path, vocabulary: int) -> Any:
     """The package's tokenizer. Raises KaokenError where there is none, or for another model."""
-    tokenizer = open_tokenizer(folder)
+    tokenizer = whole_tokenizer(folder)
     if (size := tokenizer.get_vocab_size()) > vocabulary:
         raise KaokenError(
             f"{folder / 'tokenizer.json'} has {size} tokens, but the model {vocabulary}: "

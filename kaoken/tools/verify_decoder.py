@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaoken.texts import SENTENCES, open_tokenizer
+from kaoken.texts import SENTENCES, whole_tokenizer
 
 if TYPE_CHECKING:
     from kaoken.compiled_decoder import CompiledDecoder
@@ -74,7 +74,7 @@ def decoder_logits(
 def _prompts(path: Path, decoder: CompiledDecoder) -> Iterator[list[int]]:
     """Sentences, or random tokens where there is no tokenizer to read them with."""
     if (decoder.folder / "tokenizer.json").exists():
-        tokenizer = open_tokenizer(decoder.folder)
+        tokenizer = whole_tokenizer(decoder.folder)
         for sentence in SENTENCES[:PROMPTS]:
             yield tokenizer.encode(sentence).ids[: CONTEXT // 2]
         return

@@ -150,6 +150,19 @@ def test_chat_templates_are_rendered_as_by_transformers(tmp_path: Path) -> None:
         chat_text(tmp_path, messages)
 
 
+def test_prompts_are_neither_cut_nor_filled_up(tmp_path: Path) -> None:
+    """Though a tokenizer.json may ask for it, as those of encoders do."""
+    from kaoken.tools.generate_command import read_tokenizer
+
+    words = tokenizers.models.WordLevel({"a": 0, "[PAD]": 1}, unk_token="[PAD]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(pad_id=1, length=8)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert read_tokenizer(tmp_path, 2).encode("a a a a a").ids == [0] * 5
+
+
 def test_narrow_caches(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kaoken("generate", story, "-p", PROMPT, "--kv", "int8", "--max-new-tokens", "12") == 0
     shown = capsys.readouterr()
