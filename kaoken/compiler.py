@@ -82,6 +82,8 @@ class CompileOptions:
     """What a model that generates text keeps keys and values as."""
     group_size: int = GROUP_SIZE
     """Few bits: how many weights along K share a scale; 0 for a whole row."""
+    policy: str | Path | None = None
+    """A file that says what single weights become instead (`passes/quantizing/policy.py`)."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -124,6 +126,10 @@ class CompileOptions:
             from kaoken.schedule.parser import read_schedule
 
             read_schedule(self.schedule)
+        if self.policy is not None:
+            from kaoken.passes.quantizing.policy import Choice, read_policy
+
+            read_policy(self.policy, Choice(self.dtype))
 
 
 def compile(
@@ -148,21 +154,23 @@ def compile(
     batch: int = 1,
     kv: str = "f32",
     group_size: int = GROUP_SIZE,
+    policy: str | Path | None = None,
     progress: Progress = _silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
 
     A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
     `.pt2`, a `.mlir` or a `.gguf`. `dtype` is what weights become (the pass `quantize`): f32, bf16,
-    int8, int4, int2, ternary, int1, or auto, what they are. `target` is `native` or such as
-    `x86-64-v4+vnni`; `threads` the most that a call may use; `schedule` a file or text of
-    `kaoken.schedule`; `head` what follows a
-    folder's model (none, auto, mean-pool, sentence); `out` the folder to write, by default one in
-    kaoken's cache; `math` is `exact`, or `quake1` or `quake2` for faster exponentials with errors
-    of 3 % and 0.3 %; with `profile`, `CompiledModel.profile` tells how long each op takes. For
-    int8, `calibrate` holds sample inputs (arrays by name, numpy or torch), from which layers learn
-    how large their inputs are; `activations="static"` takes all scales from them. A decoder with a
-    `batch` goes on with so many texts in one pass.
+    int8, int4, int2, ternary, int1, or auto, what they are; `policy` is a file that says otherwise
+    of single ones (`kaoken.passes.quantizing.policy`), `group_size` how many of few bits share a
+    scale. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that a call may use;
+    `schedule` a file or text of `kaoken.schedule`; `head` what follows a folder's model (none,
+    auto, mean-pool, sentence); `out` the folder to write, by default one in kaoken's cache; `math`
+    is `exact`, or `quake1` or `quake2` for faster exponentials with errors of 3 % and 0.3 %; with
+    `profile`, `CompiledModel.profile` tells how long each op takes. For int8 and few bits,
+    `calibrate` holds sample inputs (arrays by name, numpy or torch), from which layers learn how
+    large their inputs are; int8's `activations="static"` takes all scales from them. A decoder with
+    a `batch` goes on with so many texts in one pass.
     `kv` is what a decoder keeps keys and values as: f32, bf16 or int8. Raises KaokenError.
     """
     from kaoken.backend.loader import is_package
@@ -181,6 +189,7 @@ def compile(
         batch=batch,
         kv=kv,
         group_size=group_size,
+        policy=policy,
     )
     options.check(None if out is None else Path(out))
     progress("import")
@@ -330,6 +339,7 @@ def compile_module(
         activations=options.activations,
         kv=options.kv,
         group_size=options.group_size,
+        policy=options.policy,
     )
     write_lowered(module, machine, out, options, compiler, ops, progress)
 
@@ -400,6 +410,7 @@ def lower(
     activations: str = "dynamic",
     kv: str = "f32",
     group_size: int = GROUP_SIZE,
+    policy: str | Path | None = None,
 ) -> None:
     """Run what remains of the default pipeline; KaokenError names the pass that failed.
 
@@ -416,7 +427,7 @@ def lower(
 
     context = make_context()
     passes = default_pipeline(
-        machine, threads, dtype, schedule, profile, math, activations, kv, group_size
+        machine, threads, dtype, schedule, profile, math, activations, kv, group_size, policy
     )
     for one in passes:
         progress(one.name)
@@ -461,7 +472,8 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
             TargetMachine.parse(options.target).text,
             f"{options.dtype} {options.math} {options.threads} {options.profile} "
             f"{options.activations} {options.batch} {samples_digest(options.calibrate)} "
-            f"{options.kv} {options.group_size} {_schedule_text(options.schedule)}",
+            f"{options.kv} {options.group_size} {_text_of(options.schedule)} "
+            f"{_text_of(options.policy)}",
             str(find_compiler(options.cc)),
         ]
     )
@@ -478,11 +490,11 @@ def samples_digest(samples: Sequence[Mapping[str, Any]]) -> str:
     return content_key([f"{name} {a.shape} {a.dtype} {a.tobytes().hex()}" for name, a in arrays])
 
 
-def _schedule_text(schedule: str | Path | None) -> str:
-    """What the cache's key says about a schedule: its text, as far as there is one."""
-    if schedule is None or "{" in str(schedule) or not Path(schedule).is_file():
-        return str(schedule)
-    return Path(schedule).read_text()
+def _text_of(file: str | Path | None) -> str:
+    """What the cache's key says about a schedule or a policy: its text, as far as there is one."""
+    if file is None or "{" in str(file) or not Path(file).is_file():
+        return str(file)
+    return Path(file).read_text()
 
 
 def op_counts(module: ModuleOp) -> dict[str, int]:

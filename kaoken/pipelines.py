@@ -43,6 +43,7 @@ def tensor_pipeline(
     activations: str = "dynamic",
     kv: str = "f32",
     group_size: int = GROUP_SIZE,
+    policy: str | Path | None = None,
 ) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
     calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
@@ -51,7 +52,7 @@ def tensor_pipeline(
         CanonicalizePass(),
         FusePass(),
         *calibration,
-        QuantizePass(dtype=dtype, group=group_size, activations=activations),
+        QuantizePass(dtype, group_size, activations, None if policy is None else str(policy)),
         NarrowCachesPass(dtype=kv),
         *given,
         ChooseSchedulePass(target=machine.text),
@@ -86,15 +87,17 @@ def default_pipeline(
     activations: str = "dynamic",
     kv: str = "f32",
     group_size: int = GROUP_SIZE,
+    policy: str | Path | None = None,
 ) -> tuple[ModulePass, ...]:
     """From a frontend's module to one that the C printer prints.
 
     `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
     puts timers around all calls of kernels; `math` is the precision of `lower-math`; `activations`
     is how int8 scales them, `dynamic` or `static`; `kv` is what caches hold: f32, bf16 or int8;
-    `group_size` is how many weights of few bits share a scale.
+    `group_size` is how many weights of few bits share a scale; `policy` is a file that says what
+    single weights become.
     """
-    tensors = tensor_pipeline(machine, dtype, schedule, activations, kv, group_size)
+    tensors = tensor_pipeline(machine, dtype, schedule, activations, kv, group_size, policy)
     loops = loop_pipeline(threads, math)
     if profile:
         return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())

@@ -26,6 +26,8 @@ scale for each group of inputs, and embeddings and the layer of logits to eight 
     %y = kaoken.linear %xq, %codes bias %b weight_scale %ws
            {format = #kaoken.format<4 bits, group 32, offset 8>} : ...
 
+With `policy` a file says of single weights what they become instead (`quantizing/policy.py`).
+
 A table that is such a layer's weight too gives rows of the narrow numbers (`quantizing/tied.py`).
 
 A layer whose result bf16 layers alone read rounds it itself:
@@ -50,7 +52,7 @@ Through Weight Equalization and Bias Correction", 2019, section 4.2).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -75,6 +77,7 @@ from kaoken.dialect.nn import (
     MIDDLE,
     NARROW,
     AttentionOp,
+    EmbeddingOp,
     LinearOp,
     MatmulOp,
     WeightOp,
@@ -90,12 +93,13 @@ from kaoken.dialect.quant import (
 )
 from kaoken.dialect.tensor import CastOp, ElementwiseOp, FullOp, SliceOp
 from kaoken.errors import KaokenError
-from kaoken.passes.baking.folding import source_key
+from kaoken.passes.baking.folding import source_key, source_keys
 from kaoken.passes.baking.scales import fold_attention_scale
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
 from kaoken.passes.quantizing.moments import input_moments
+from kaoken.passes.quantizing.policy import Choice, Policy, read_policy
 from kaoken.passes.quantizing.tied import narrow_tied_tables
 
 _GROUP = {"bf16": 2, "int8": 4}
@@ -115,6 +119,9 @@ class QuantizePass(ModulePass):
 
     activations: str = "dynamic"
     """int8: scales of activations a token and taken at run time, or `static`, where calibrated."""
+
+    policy: str | None = None
+    """A file that says what single weights become instead (`quantizing/policy.py`)."""
 
     inputs: str | None = None
     """Few bits: a .npz file of sample inputs, for which layers are rounded (`error_feedback`)."""
@@ -140,22 +147,20 @@ class QuantizePass(ModulePass):
         """`apply` with the samples that few bits are to suit."""
         work = Workspace(op)
         before = stored_weights(op)
+        policy = read_policy(self.policy, Choice(self.dtype, self.group))
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
-        if self.dtype in _GROUP:
-            layers = [layer for block in blocks for layer in narrow_layers(block, self.dtype)]
-            narrow_tied_tables(op, layers, self.dtype)
-        if self.dtype not in ("auto", "f32"):
+        if not any(isinstance(o, LinearOp) and o.format is not None for o in op.walk()):
+            policy.check([name for block in blocks for name in _names(block)])
+        dtypes = {choice.dtype for choice in policy.choices}
+        if not dtypes <= {"auto", "f32"}:
             for block in blocks:
                 _narrow_products_of_attention(block)
-        is_rounded = self.dtype in FEW_BITS
-        moments = input_moments(op, blocks, samples) if is_rounded and samples is not None else {}
+        is_seen = samples is not None and not dtypes.isdisjoint(FEW_BITS)
+        moments = input_moments(op, blocks, samples) if is_seen and samples else {}
+        for choice in policy.choices:
+            self._narrow_chosen(op, blocks, work, choice, policy, moments)
         for block in blocks:
-            if self.dtype != "f32":
-                rounding = self.dtype if is_rounded else None
-                only_rounded = self.dtype in _GROUP
-                FewBits(block, work, rounding, self.group, only_rounded, moments).apply()
-            if self.dtype in _GROUP:
-                self._narrow_layers(block, work)
+            _round_before_attention(block)
             for observe in [o for o in block.ops if isinstance(o, ObserveOp)]:
                 Rewriter.replace_op(observe, [], [observe.input])
         if before:
@@ -163,16 +168,40 @@ class QuantizePass(ModulePass):
         work.commit()
         _note(op, before, self.dtype)
 
-    def _narrow_layers(self, block: Block, work: Workspace) -> None:
-        """The layers of a block, and those of them that round their own results."""
+    def _narrow_chosen(
+        self,
+        module: ModuleOp,
+        blocks: list[Block],
+        work: Workspace,
+        choice: Choice,
+        policy: Policy,
+        moments: dict[SSAValue, np.ndarray],
+    ) -> None:
+        """Narrow the layers for which one choice of the policy holds."""
+        if choice.dtype == "f32":
+            return
+
+        def chosen(block: Block) -> list[LinearOp]:
+            layers = narrow_layers(block, choice.dtype)
+            return [op for op in layers if policy.of(source_keys(op.weight)) == choice]
+
+        if choice.dtype in _GROUP:
+            layers = [layer for block in blocks for layer in chosen(block)]
+            narrow_tied_tables(module, layers, choice.dtype)
+        for block in blocks:
+            FewBits(block, work, choice, policy, moments).apply()
+            if choice.dtype in _GROUP:
+                replace(self, dtype=choice.dtype)._narrow_layers(block, chosen(block), work)
+
+    def _narrow_layers(self, block: Block, layers: list[LinearOp], work: Workspace) -> None:
+        """Layers of a block, and those of them that round their own results."""
         narrowed: dict[SSAValue, _Input] = {}
-        for layer in narrow_layers(block, self.dtype):
+        for layer in layers:
             if (x := layer.input) not in narrowed:
                 narrowed[x] = self._narrow_input(x, layer, work)
             self._narrow(layer, narrowed[x])
         if self.dtype == "bf16":
             _round_at_once(block)
-        _round_before_attention(block)
 
     def _narrow_input(self, x: SSAValue, first: LinearOp, work: Workspace) -> _Input:
         """The narrow input, before the first layer that reads it."""
@@ -210,6 +239,13 @@ class QuantizePass(ModulePass):
         }
         properties = {"input_zero_point": int_attr(x.zero_point)}
         Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
+
+
+def _names(block: Block) -> list[str]:
+    """What the weights of the layers of a block, and the tables, are called."""
+    layers = [op.weight for op in block.ops if isinstance(op, LinearOp)]
+    tables = [op.table for op in block.ops if isinstance(op, EmbeddingOp)]
+    return [name for value in (*layers, *tables) for name in source_keys(value)]
 
 
 def _note(module: ModuleOp, before: dict[str, str], dtype: str) -> None:

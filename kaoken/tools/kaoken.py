@@ -49,6 +49,12 @@ Dtype = Annotated[
 GroupSize = Annotated[
     int, typer.Option(min=0, help="Few bits: how many weights share a scale; 0: all of a row.")
 ]
+Policy = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file that says what single weights become: a line 'pattern dtype [group]'."
+    ),
+]
 Kv = Annotated[
     str, typer.Option(help="What text generation keeps keys and values as: f32, bf16 or int8.")
 ]
@@ -95,6 +101,7 @@ def compile(
         typer.Option(help="For int8, scales of activations: dynamic (of each row) or static."),
     ] = "dynamic",
     group_size: GroupSize = GROUP_SIZE,
+    policy: Policy = None,
     kv: Kv = "f32",
     cc: CC = None,
     batch: Annotated[
@@ -117,6 +124,8 @@ def compile(
     `kaoken compile model.mlir -o out --emit c`
 
     `kaoken compile all-MiniLM-L6-v2 -o minilm --dtype int8 --calibrate texts.txt`
+
+    `kaoken compile SmolLM2 -o smollm2 --dtype int4 --policy layers.txt`
     """
     from kaoken.compiler import CompileOptions
     from kaoken.tools.compile_command import run_compile, samples_of
@@ -135,6 +144,7 @@ def compile(
         batch=batch,
         kv=kv,
         group_size=group_size,
+        policy=policy,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 

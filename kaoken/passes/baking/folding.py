@@ -119,10 +119,10 @@ def _key(value: SSAValue) -> str:
 
 def source_key(value: SSAValue) -> str:
     """A readable name for the weights that a constant value is made of."""
-    return joined_key(_sources(value))
+    return joined_key(source_keys(value))
 
 
-def _sources(value: SSAValue) -> list[str]:
+def source_keys(value: SSAValue) -> list[str]:
     """The keys of the weights that a constant value is made of."""
     owner = value.owner
     if isinstance(owner, WeightOp):
@@ -132,8 +132,8 @@ def _sources(value: SSAValue) -> list[str]:
     if not isinstance(owner, KaokenOp):
         return []
     if isinstance(owner, DequantizeOp):
-        return _sources(owner.input)
-    return [key for operand in owner.operands for key in _sources(operand)]
+        return source_keys(owner.input)
+    return [key for operand in owner.operands for key in source_keys(operand)]
 
 
 def merge_equal_weights(block: Block) -> None:

@@ -35,6 +35,7 @@ from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
+from kaoken.choices import FEW_BITS
 from kaoken.dialect.attributes import Rounding
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, splat
@@ -46,8 +47,9 @@ from kaoken.dialect.tensor import ConcatOp
 from kaoken.dtypes import element_type
 from kaoken.error_feedback import rounded_with_feedback
 from kaoken.errors import KaokenError
-from kaoken.passes.baking.folding import source_key
+from kaoken.passes.baking.folding import source_key, source_keys
 from kaoken.passes.baking.workspace import Workspace
+from kaoken.passes.quantizing.policy import Choice, Policy
 from kaoken.quantized import Quantized
 from kaoken.rounding import rounded
 
@@ -73,27 +75,42 @@ class Parts:
 
 @dataclass
 class FewBits:
-    """Narrows the layers of one block."""
+    """Narrows the layers of one block for which one choice of a policy holds."""
 
     block: Block
     work: Workspace
-    rounding: str | None = None
-    """What weights that are floats are rounded to; they stay as they are by default."""
-    group: int = 32
-    only_rounded: bool = False
-    """Keep codes where inputs are rounded by the model itself, and leave all else alone."""
+    choice: Choice
+    policy: Policy
     moments: Mapping[SSAValue, np.ndarray] = field(default_factory=dict)
     """Of weights whose inputs were seen, the mean products of each two channels, [K, K]."""
     inputs: dict[tuple[SSAValue, int], SSAValue] = field(default_factory=dict)
     known: dict[tuple[SSAValue, str], Parts] = field(default_factory=dict)
+
+    @property
+    def rounding(self) -> str | None:
+        """What weights that are floats are rounded to, if to anything."""
+        return self.choice.dtype if self.choice.dtype in FEW_BITS else None
+
+    @property
+    def only_rounded(self) -> bool:
+        """Keep codes where inputs are rounded by the model itself, and leave all else alone."""
+        return self.choice.dtype != "auto" and self.rounding is None
+
+    @property
+    def edge(self) -> str | None:
+        """What tables and the layer of logits are rounded to."""
+        return self.rounding if self.choice.is_named else EDGE
 
     def apply(self) -> None:
         edges = set(self._tables()) if self.rounding else set()
         for op in list(self.block.ops):
             if isinstance(op, LinearOp) and op.format is None and not op.is_packed:
                 self._linear(op, edges)
-            elif isinstance(op, EmbeddingOp) and is_constant(op.table) and not self.only_rounded:
+            elif isinstance(op, EmbeddingOp) and not self.only_rounded:
                 self._embedding(op)
+
+    def _is_chosen(self, weight: SSAValue) -> bool:
+        return is_constant(weight) and self.policy.of(source_keys(weight)) == self.choice
 
     def _tables(self) -> Iterator[SSAValue]:
         """What ids given to the function are looked up in."""
@@ -102,7 +119,7 @@ class FewBits:
                 yield op.table
 
     def _linear(self, op: LinearOp, tables: set[SSAValue]) -> None:
-        if tensor_type(op.input).element_type != f32 or not is_constant(op.weight):
+        if tensor_type(op.input).element_type != f32 or not self._is_chosen(op.weight):
             return
         if self.only_rounded and not isinstance(op.input.owner, FakeQuantizeOp):
             return
@@ -110,7 +127,8 @@ class FewBits:
         if parts is None and self.rounding is not None:
             sizes = {tensor_type(table).get_shape()[0] for table in tables}
             is_edge = op.weight in tables or op.n in sizes
-            parts = self._rounded(op.weight, op, EDGE if is_edge else self.rounding)
+            name = self.edge if is_edge else self.rounding
+            parts = None if name is None else self._rounded(op.weight, op, name)
         if parts is None:
             return
         operands = {
@@ -130,10 +148,12 @@ class FewBits:
         return self.inputs[key]
 
     def _embedding(self, op: EmbeddingOp) -> None:
+        if not self._is_chosen(op.table):
+            return
         parts = stored_parts(op.table, op)
-        if parts is None and self.rounding is not None and _is_given(op):
+        if parts is None and self.rounding is not None and self.edge and _is_given(op):
             if tensor_type(op.table).element_type == f32:
-                parts = self._rounded(op.table, op, EDGE)
+                parts = self._rounded(op.table, op, self.edge)
         if parts is None:
             return
         rows = [
@@ -168,8 +188,8 @@ class FewBits:
     def _found(self, weight: SSAValue, name: str) -> Quantized:
         array, moments = self.work.value(weight), self.moments.get(weight)
         if moments is None or name == EDGE:
-            return rounded(array, name, self.group)
-        return rounded_with_feedback(array, moments, name, self.group)
+            return rounded(array, name, self.choice.group)
+        return rounded_with_feedback(array, moments, name, self.choice.group)
 
     def _weight(self, key: str, array: object) -> WeightOp:
         name = self.work.add(key, array)  # pyright: ignore[reportArgumentType]
