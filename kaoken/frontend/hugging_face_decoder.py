@@ -65,7 +65,7 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
         refuse_other_states(model)
         module = _import(model, name or name_of_folder(path), capacity)
         record_generation(module, path, model, capacity)
-        if assume_unpadded(module):
+        if assume_unpadded(module, model.config.pad_token_id):
             recognise(module)
         add_caches(module)
     return module

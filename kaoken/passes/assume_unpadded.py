@@ -1,4 +1,4 @@
-"""`assume-unpadded`: no token of a text is compared with padding, for there is none in it.
+"""`assume-unpadded{padding=1}`: texts hold no padding, which is token 1, so nothing asks for it.
 
     %pad = kaoken.full 1 to <[]> : tensor<i64>
     %is_text = kaoken.elementwise ne %input_ids, %pad     # positions count these
@@ -35,13 +35,17 @@ class AssumeUnpaddedPass(ModulePass):
 
     name = "assume-unpadded"
 
+    padding: int
+    """The token that fills texts up."""
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        assume_unpadded(op)
+        assume_unpadded(op, self.padding)
 
 
-def assume_unpadded(module: ModuleOp) -> bool:
-    """Rewrite a module; see above. Whether anything changed."""
-    found = [op for op in module.walk() if isinstance(op, ElementwiseOp) and _asks_for_padding(op)]
+def assume_unpadded(module: ModuleOp, padding: int | None) -> bool:
+    """Rewrite a module; see above. Whether anything changed: nothing does without such a token."""
+    compared = [op for op in module.walk() if isinstance(op, ElementwiseOp)]
+    found = [op for op in compared if padding is not None and _asks_for(op, padding)]
     for op in found:
         answer = Graph(Builder(InsertPoint.before(op))).full(
             op.function.data is Function.NE, i1, shape_of(op.result)
@@ -50,12 +54,12 @@ def assume_unpadded(module: ModuleOp) -> bool:
     return bool(found)
 
 
-def _asks_for_padding(op: ElementwiseOp) -> bool:
-    """Whether an op compares the tokens that a function is given with one of them."""
+def _asks_for(op: ElementwiseOp, token: int) -> bool:
+    """Whether an op compares the tokens that a function is given with that one."""
     if op.function.data not in (Function.EQ, Function.NE):
         return False
     return any(
-        _are_tokens(value) and splat(other) is not None
+        _are_tokens(value) and splat(other) == token
         for value, other in (tuple(op.inputs), tuple(reversed(op.inputs)))
     )
 

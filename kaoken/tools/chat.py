@@ -34,7 +34,11 @@ def chat_text(folder: Path, messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What a JSON file holds, nothing where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise KaokenError(f"{path} is not JSON: {error}") from None
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:

@@ -36,9 +36,11 @@ def test_texts_without_padding_keep_their_positions() -> None:
     module = import_module(model, (torch.ones(1, 7).long(),), None, ({1: tokens},))
     texts = [np.full((1, count), 5) for count in (1, 7, 17, 129)]
     before = [run_module(module, [ids])[0] for ids in texts]
-    assert assume_unpadded(module)
+    assert not assume_unpadded(module, None)
+    assert not assume_unpadded(module, PADDING + 1)
+    assert assume_unpadded(module, PADDING)
     recognise(module)
     assert not any(isinstance(op, CumsumOp) for op in module.walk())
-    assert not assume_unpadded(module)
+    assert not assume_unpadded(module, PADDING)
     for ids, wanted in zip(texts, before, strict=True):
         np.testing.assert_array_equal(run_module(module, [ids])[0], wanted)

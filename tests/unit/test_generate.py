@@ -328,3 +328,9 @@ def test_ctrl_c_ends_a_long_prompt(story: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(decoder.prefill(list(range(40))), wanted)
     assert pieces == [16, 16, 16, 16, 8]
     np.testing.assert_array_equal(decoder.begin([5, 6, 7]), before)
+
+
+def test_settings_that_are_not_json(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(KaokenError, match=r"tokenizer_config\.json is not JSON"):
+        chat_text(tmp_path, [{"role": "user", "content": "hello"}])

@@ -32,7 +32,8 @@ def input_moments(
     found: dict[SSAValue, np.ndarray] = {}
     for part in _parts(readers):
         for value, seen in Observer(part, Moments.of).run(module, samples).items():
-            found |= dict.fromkeys(readers[value], seen.mean)
+            for weight in readers[value]:
+                found[weight] = found.get(weight, 0) + seen.mean
     return found
 
 
