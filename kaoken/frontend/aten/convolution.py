@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product as places
 
 from xdsl.ir import SSAValue
 
@@ -160,14 +159,15 @@ def _patches(g: Importer, x: SSAValue, windows: Windows) -> SSAValue:
     return g.reshape(x, (batch, *counts, channels * product(kernel)))
 
 
-def _slices(g: Importer, x: SSAValue, windows: Windows) -> Iterator[SSAValue]:
+def _slices(g: Importer, x: SSAValue, windows: Windows, dim: int = 0) -> Iterator[SSAValue]:
     """What each place in the kernel sees of `x` [batch, sizes..., channels], the last fastest."""
-    for place in places(*map(range, windows.kernel)):
-        seen = x
-        for i, at in enumerate(place):
-            first = Dim.of(at * windows.dilation[i])
-            seen = strided(g, seen, i + 1, first, windows.counts[i], windows.stride[i])
-        yield seen
+    if dim == len(windows.kernel):
+        yield x
+        return
+    for place in range(windows.kernel[dim]):
+        first = Dim.of(place * windows.dilation[dim])
+        seen = strided(g, x, dim + 1, first, windows.counts[dim], windows.stride[dim])
+        yield from _slices(g, seen, windows, dim + 1)
 
 
 def _depthwise(
