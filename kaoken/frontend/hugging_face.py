@@ -1,8 +1,8 @@
 """Hugging Face folders: config.json with safetensors or pytorch_model.bin, as an L0 module.
 
-The folder's model is built by transformers and exported with two inputs, `input_ids` and
-`attention_mask` [batch, tokens], both sizes open. A head may follow that makes the tokens'
-vectors into one for the sentence.
+The folder's model is built by transformers and exported with what it reads: `input_ids` and
+`attention_mask` [batch, tokens], both sizes open, or images of one size, or both. A head may
+follow that makes the tokens' vectors into one for the sentence.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kaoken.dialect.nn import MeanPoolOp, NormalizeOp
 from kaoken.errors import KaokenError
 from kaoken.frontend.checkpoint_quantization import Convention, convention_of
 from kaoken.frontend.graph import Graph
+from kaoken.frontend.hugging_face_inputs import example_inputs, text_config
 from kaoken.frontend.pytree import TENSOR
 from kaoken.frontend.torch_export import import_module, quietly
 
@@ -49,7 +50,7 @@ def import_folder(
     head: str = "none",
     name: str | None = None,
 ) -> ModuleOp:
-    """The model in a folder, for up to `max_batch` texts of `max_tokens` tokens a call.
+    """The model in a folder, for up to `max_batch` texts of `max_tokens` tokens (images) a call.
 
     `max_tokens` is lowered to what the model's position table holds. `task` names a class of
     transformers such as `AutoModelForSequenceClassification`; by default `AutoModel`. `head` adds a
@@ -64,8 +65,10 @@ def import_folder(
         raise KaokenError("max_batch and max_tokens are at least 1")
     config = read_config(path)
     model = load_folder_model(path, config, task)
-    tokens = min(max_tokens, position_limit(model.config))
-    module = _import(model, name or name_of_folder(path), max_batch, tokens)
+    tokens = min(max_tokens, position_limit(text_config(model.config)))
+    with errors_name_model(path, config):
+        inputs, open_ = example_inputs(path, model, max_batch, tokens)
+    module = import_module(model, (), inputs, open_, name or name_of_folder(path))
     chosen = folder_head(path) if head == "auto" else head
     if chosen != "none":
         add_sentence_head(module, normalize=chosen == "sentence")
@@ -269,23 +272,6 @@ _POSITIONS_AFTER_PADDING = {
     "xmod",
 }
 """Architectures that number the first token padding_idx + 1."""
-
-
-def _import(model: torch.nn.Module, name: str, max_batch: int, max_tokens: int) -> ModuleOp:
-    import torch
-
-    batch = torch.export.Dim("batch", max=max_batch) if max_batch > 1 else None
-    tokens = torch.export.Dim("tokens", max=max_tokens) if max_tokens > 1 else None
-    open_ = {i: dim for i, dim in enumerate((batch, tokens)) if dim is not None}
-    ids = torch.full((min(2, max_batch), min(7, max_tokens)), _plain_token(model.config))
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return import_module(model, (), inputs, {key: open_ for key in inputs}, name)
-
-
-def _plain_token(config: Any) -> int:
-    """A token that is not padding."""
-    padding = getattr(config, "pad_token_id", None)
-    return 2 if padding in (0, 1) else 1
 
 
 def folder_head(path: Path) -> str:
