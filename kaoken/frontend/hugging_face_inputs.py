@@ -30,7 +30,8 @@ def example_inputs(
     kinds = ("input_ids", "attention_mask") if "input_ids" in names else ()
     texts = [name for name in kinds if name in names]
     inputs, open_ = _texts(texts, model.config, max_batch, max_tokens) if texts else ({}, {})
-    if "pixel_values" in names:
+    # Models that read images into a text (or do without) take texts alone, as two towers do not.
+    if "pixel_values" in names and (not texts or hasattr(model, "get_text_features")):
         batch = _open("images" if texts else "batch", max_batch)
         inputs["pixel_values"] = _image(path, model.config, min(2, max_batch))
         open_["pixel_values"] = {} if batch is None else {0: batch}
