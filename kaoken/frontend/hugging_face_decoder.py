@@ -56,7 +56,7 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
     """
     path = Path(path)
     config = read_config(path)
-    model = load_folder_model(path, config, "AutoModelForCausalLM")
+    model: Any = load_folder_model(path, config, "AutoModelForCausalLM")
     capacity = min(max_tokens, position_limit(model.config))
     if capacity < 2:
         raise KaokenError("a text has a prompt and an answer: max_tokens is at least 2")
