@@ -47,15 +47,7 @@ def dequantize_codes(
 
 
 @dequantize_codes.register_fake
-def _(
-    codes: torch.Tensor,
-    scale: torch.Tensor,
-    minimum: torch.Tensor | None,
-    bits: int,
-    group: int,
-    offset: int,
-    step: int,
-) -> torch.Tensor:
+def _(codes: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(codes, dtype=torch.float32)
 
 

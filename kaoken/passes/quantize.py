@@ -52,7 +52,7 @@ Through Weight Equalization and Bias Correction", 2019, section 4.2).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
@@ -191,21 +191,23 @@ class QuantizePass(ModulePass):
         for block in blocks:
             FewBits(block, work, choice, policy, moments).apply()
             if choice.dtype in _GROUP:
-                replace(self, dtype=choice.dtype)._narrow_layers(block, chosen(block), work)
+                self._narrow_layers(choice.dtype, block, chosen(block), work)
 
-    def _narrow_layers(self, block: Block, layers: list[LinearOp], work: Workspace) -> None:
+    def _narrow_layers(
+        self, dtype: str, block: Block, layers: list[LinearOp], work: Workspace
+    ) -> None:
         """Layers of a block, and those of them that round their own results."""
         narrowed: dict[SSAValue, _Input] = {}
         for layer in layers:
             if (x := layer.input) not in narrowed:
-                narrowed[x] = self._narrow_input(x, layer, work)
-            self._narrow(layer, narrowed[x])
-        if self.dtype == "bf16":
+                narrowed[x] = self._narrow_input(dtype, x, layer, work)
+            _narrow(dtype, layer, narrowed[x])
+        if dtype == "bf16":
             _round_at_once(block)
 
-    def _narrow_input(self, x: SSAValue, first: LinearOp, work: Workspace) -> _Input:
+    def _narrow_input(self, dtype: str, x: SSAValue, first: LinearOp, work: Workspace) -> _Input:
         """The narrow input, before the first layer that reads it."""
-        if self.dtype == "bf16":
+        if dtype == "bf16":
             return _Input(_insert(first, CastOp.to(_seen(x), bf16)))
         observe = x.owner if isinstance(x.owner, ObserveOp) else None
         value, factor = _without_factor(_seen(x))
@@ -220,25 +222,27 @@ class QuantizePass(ModulePass):
         quantized = _insert(first, QuantizeOp.make([value, scale, factor], zero_point))
         return _Input(quantized, scale, 1.0, z, observe)
 
-    def _narrow(self, op: LinearOp, x: _Input) -> None:
-        if self.dtype == "bf16":
-            operands = {"input": x.value, "weight": _insert(op, CastOp.to(op.weight, bf16))}
-            Rewriter.replace_op(op, linear_like(op, op.result.type, operands))
-            return
-        scale = _insert(op, RowScaleOp.make([op.weight]))
-        weight = _insert(op, QuantizeOp.make([op.weight, scale]))
-        bias = _corrected_bias(op, weight, scale, x.observe)
-        if x.step != 1.0:
-            scale = _multiply(op, scale, _full(op, x.step))
-        operands = {
-            "input": x.value,
-            "weight": weight,
-            "bias": bias,
-            "input_scale": x.scale,
-            "weight_scale": scale,
-        }
-        properties = {"input_zero_point": int_attr(x.zero_point)}
-        Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
+
+def _narrow(dtype: str, op: LinearOp, x: _Input) -> None:
+    """A layer with its input narrowed, and now its weight."""
+    if dtype == "bf16":
+        operands = {"input": x.value, "weight": _insert(op, CastOp.to(op.weight, bf16))}
+        Rewriter.replace_op(op, linear_like(op, op.result.type, operands))
+        return
+    scale = _insert(op, RowScaleOp.make([op.weight]))
+    weight = _insert(op, QuantizeOp.make([op.weight, scale]))
+    bias = _corrected_bias(op, weight, scale, x.observe)
+    if x.step != 1.0:
+        scale = _multiply(op, scale, _full(op, x.step))
+    operands = {
+        "input": x.value,
+        "weight": weight,
+        "bias": bias,
+        "input_scale": x.scale,
+        "weight_scale": scale,
+    }
+    properties = {"input_zero_point": int_attr(x.zero_point)}
+    Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
 
 
 def _names(block: Block) -> list[str]:

@@ -97,9 +97,9 @@ class FewBits:
         return self.choice.dtype != "auto" and self.rounding is None
 
     @property
-    def edge(self) -> str | None:
-        """What tables and the layer of logits are rounded to."""
-        return self.rounding if self.choice.is_named else EDGE
+    def edge(self) -> str:
+        """What tables and the layer of logits are rounded to, where weights are rounded."""
+        return self.choice.dtype if self.choice.is_named else EDGE
 
     def apply(self) -> None:
         edges = set(self._tables()) if self.rounding else set()
@@ -127,8 +127,7 @@ class FewBits:
         if parts is None and self.rounding is not None:
             sizes = {tensor_type(table).get_shape()[0] for table in tables}
             is_edge = op.weight in tables or op.n in sizes
-            name = self.edge if is_edge else self.rounding
-            parts = None if name is None else self._rounded(op.weight, op, name)
+            parts = self._rounded(op.weight, op, self.edge if is_edge else self.rounding)
         if parts is None:
             return
         operands = {
@@ -151,7 +150,7 @@ class FewBits:
         if not self._is_chosen(op.table):
             return
         parts = stored_parts(op.table, op)
-        if parts is None and self.rounding is not None and self.edge and _is_given(op):
+        if parts is None and self.rounding is not None and _is_given(op):
             if tensor_type(op.table).element_type == f32:
                 parts = self._rounded(op.table, op, self.edge)
         if parts is None:
