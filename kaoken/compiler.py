@@ -459,30 +459,35 @@ def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:
     """Where the cache keeps the package of this module, compiled this way by this kaoken."""
     from xdsl.dialects.builtin import StringAttr
 
-    from kaoken.backend.machine import TargetMachine
-    from kaoken.backend.toolchain import find_compiler
     from kaoken.modules import stored_keys
     from kaoken.weights import store_of
 
-    key = content_key(
-        [
-            compiler_version(),
-            str(module),
-            store_of(module).digest(stored_keys(module)),
-            TargetMachine.parse(options.target).text,
-            f"{options.dtype} {options.math} {options.threads} {options.profile} "
-            f"{options.activations} {options.batch} {samples_digest(options.calibrate)} "
-            f"{options.kv} {options.group_size} {_text_of(options.schedule)} "
-            f"{_text_of(options.policy)}",
-            str(find_compiler(options.cc)),
-        ]
-    )
+    digest = store_of(module).digest(stored_keys(module))
+    key = content_key([str(module), digest, options_key(options)])
     name = module.attributes.get("kaoken.name")
     stem = name.data if isinstance(name, StringAttr) else "model"
     return cached_package("models", key, stem)
 
 
-def samples_digest(samples: Sequence[Mapping[str, Any]]) -> str:
+def options_key(options: CompileOptions) -> str:
+    """What tells apart the packages that this kaoken makes of one model."""
+    from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.toolchain import find_compiler
+
+    return content_key(
+        [
+            compiler_version(),
+            TargetMachine.parse(options.target).text,
+            f"{options.dtype} {options.math} {options.threads} {options.profile} "
+            f"{options.activations} {options.batch} {_digest(options.calibrate)} "
+            f"{options.kv} {options.group_size} {_text_of(options.schedule)} "
+            f"{_text_of(options.policy)}",
+            str(find_compiler(options.cc)),
+        ]
+    )
+
+
+def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
     """What tells sets of samples apart."""
     import numpy as np
 

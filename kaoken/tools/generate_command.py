@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaoken.compiler import CompileOptions, load_decoder, tokenizer_files
+from kaoken.compiler import CompileOptions, load_decoder, options_key, tokenizer_files
 from kaoken.errors import KaokenError
 from kaoken.generation.choice import Choice
 from kaoken.generation.generate import random_of, recorded_of, strings_of
@@ -261,23 +261,16 @@ def _check_unused(package: Path, options: CompileOptions) -> None:
 
 def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: bool) -> Path:
     """Where the package of a model is kept; one whose files change gets another place."""
-    from kaoken.backend.cache import cached_package, compiler_version, content_key
-    from kaoken.backend.machine import TargetMachine
+    from kaoken.backend.cache import cached_package, content_key
     from kaoken.backend.names import c_identifier
-    from kaoken.backend.toolchain import find_compiler
-    from kaoken.compiler import samples_digest
 
     files = sorted(model.iterdir()) if model.is_dir() else [model]
     facts = [(file.resolve(), file.stat()) for file in files if file.is_file()]
     key = content_key(
         [
-            compiler_version(),
             *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
             f"{max_tokens} {all_outputs}",
-            f"{TargetMachine.parse(options.target).text} {options.dtype} {options.threads} "
-            f"{options.batch} {options.kv} {options.group_size}",
-            samples_digest(options.calibrate),
-            str(find_compiler(options.cc)),
+            options_key(options),
         ]
     )
     return cached_package("decoders", key, c_identifier(model.stem.split(".")[0]).lower())
