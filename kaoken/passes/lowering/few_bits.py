@@ -65,6 +65,11 @@ class FewBitsBuffers:
         """Chunks of codes in a group."""
         return self.block_words // self.format.planes
 
+    def place(self, kernel: Kernel, g: SSAValue, chunk: SSAValue, word: int) -> SSAValue:
+        """Which word of a column a word of a group's chunk is."""
+        chunks, size = self.chunks, self.format.chunk_words
+        return kernel.affine(lambda g, k: g * (chunks * size) + k * size + word, g, chunk)
+
 
 def few_bits_buffers(op: LinearOp, kernel: Kernel) -> FewBitsBuffers:
     """Arguments for the input and the weight. Raises KaokenError for one that is not packed."""
@@ -169,9 +174,7 @@ def _sum_of_codes(
     kind = DotKind.UI8_I8 if b.format.bits == 8 else DotKind.UI7_I8
 
     def word(k: SSAValue, at: int) -> SSAValue:
-        size = b.format.chunk_words
-        place = kernel.affine(lambda g, k: g * (b.chunks * size) + k * size + at, g, k)
-        return read(b.w, place)
+        return read(b.w, b.place(kernel, g, k, at))
 
     def chunk(k: SSAValue, sums: list[SSAValue]) -> list[SSAValue]:
         for plane, codes in enumerate(code_words(kernel, b.format, lambda i: word(k, i))):

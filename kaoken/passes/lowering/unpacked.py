@@ -111,12 +111,11 @@ class UnpackedProduct:
     def _unpack(self, panel: SSAValue, g: SSAValue, steps: SSAValue) -> None:
         """The codes of a group of a panel, as signed bytes."""
         kernel, b = self.kernel, self.buffers
-        planes, size = b.format.planes, b.format.chunk_words
+        planes = b.format.planes
         with kernel.parallel("u", b.chunks) as u, kernel.parallel("j", self.width) as lane:
 
             def word(at: int) -> SSAValue:
-                place = kernel.affine(lambda g, u: g * (b.chunks * size) + u * size + at, g, u)
-                return self.read((panel, lane))(b.w, place)
+                return self.read((panel, lane))(b.w, b.place(kernel, g, u, at))
 
             for plane, codes in enumerate(code_words(kernel, b.format, word)):
                 at = kernel.affine(lambda u, plane=plane: u * planes + plane, u)
