@@ -22,6 +22,25 @@ _MARKED_OP = re.compile(r'"([\w.]+)" ?\(.*\n\s*\^\^')
 """The op above the carets, in the text that xDSL adds to an error."""
 
 
+NOTES = "kaoken.notes"
+"""The attribute of a module that holds what the user should know of it, a sentence each."""
+
+
+def add_notes(module: ModuleOp, notes: Iterable[str]) -> None:
+    """Say more of a module in its `kaoken.notes`."""
+    if added := [StringAttr(note) for note in notes]:
+        known = module.attributes.get(NOTES)
+        old = list(known.data) if isinstance(known, ArrayAttr) else []
+        module.attributes[NOTES] = ArrayAttr([*old, *added])
+
+
+def notes_of(module: ModuleOp) -> list[str]:
+    """What `add_notes` has said of a module."""
+    notes = module.attributes.get(NOTES)
+    found = notes.data if isinstance(notes, ArrayAttr) else ()
+    return [note.data for note in found if isinstance(note, StringAttr)]
+
+
 def read_module(path: str | Path, context: Context | None = None) -> ModuleOp:
     """Parse and verify a .mlir file; its sidecars are opened and checked.
 

@@ -16,10 +16,14 @@ def look_ups(root: Operation, weight: SSAValue) -> list[EmbeddingOp]:
 
 def is_tied(op: LinearOp) -> bool:
     """Whether rows of the layer's weight are looked up anywhere in its module."""
-    root: Operation = op
-    while (parent := root.parent_op()) is not None:
-        root = parent
-    return bool(look_ups(root, op.weight))
+    return bool(look_ups(root_of(op), op.weight))
+
+
+def root_of(op: Operation) -> Operation:
+    """The module around an op."""
+    while (parent := op.parent_op()) is not None:
+        op = parent
+    return op
 
 
 def identity(weight: SSAValue) -> object:

@@ -20,7 +20,6 @@ from xdsl.dialects.builtin import (
     DictionaryAttr,
     FloatAttr,
     ModuleOp,
-    StringAttr,
     f64,
 )
 from xdsl.ir import Attribute
@@ -28,6 +27,7 @@ from xdsl.ir import Attribute
 from kaoken.dialect.generation import GENERATION
 from kaoken.dialect.nn import int_attr
 from kaoken.errors import KaokenError
+from kaoken.modules import add_notes
 
 RECORDED = (
     "do_sample",
@@ -112,7 +112,7 @@ def record_generation(module: ModuleOp, folder: Path, model: Any, capacity: int)
         if forced := tokens_of(model, name):
             defaults[name] = forced[0] if len(forced) == 1 else list(forced)
     module.attributes[GENERATION] = generation_attribute(capacity, ends, defaults)
-    module.attributes |= note_of_folder(folder)
+    add_notes(module, notes_of_folder(folder))
 
 
 def tokens_of(model: Any, name: str) -> tuple[int, ...]:
@@ -132,14 +132,11 @@ def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
     return tuple(dict.fromkeys(map(int, ends))), _recorded(own)
 
 
-def note_of_folder(folder: Path) -> dict[str, Attribute]:
-    """`kaoken.notes` that names what the folder asks of `generate` and kaoken has not."""
+def notes_of_folder(folder: Path) -> list[str]:
+    """What the folder asks of `generate` and kaoken has not, in a sentence."""
     own = _read(folder / "generation_config.json")
     unknown = [name for name in _UNKNOWN if own.get(name) not in _NEUTRAL]
-    if not unknown:
-        return {}
-    text = f"generation_config.json: {', '.join(unknown)} are not followed"
-    return {"kaoken.notes": ArrayAttr([StringAttr(text)])}
+    return [f"generation_config.json: {', '.join(unknown)} are not followed"] if unknown else []
 
 
 def of_gguf(get: Callable[[str], Any]) -> dict[str, Any]:

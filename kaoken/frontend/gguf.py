@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.dialect.attributes import Norm
 from kaoken.dialect.formats import Format
@@ -24,6 +24,7 @@ from kaoken.frontend.generation_config import of_gguf
 from kaoken.frontend.gguf_architectures import ARCHITECTURES, QKV, TOP_NAMES, Architecture
 from kaoken.frontend.gguf_blocks import KEPT, gguf_blocks
 from kaoken.frontend.rotary import Rotary
+from kaoken.modules import add_notes
 from kaoken.quantized import Quantized
 from kaoken.weights import WeightStore
 
@@ -171,14 +172,13 @@ def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = Non
         raise KaokenError("max_tokens is at least 1")
     file = GgufFile(path)
     architecture = _architecture(file)
-    config = _config(file, architecture, name or _name_of(file))
+    config = _config(file, architecture, name or _name_of(file), max_tokens)
     store, formats = _weights(file, architecture, config)
     module = build_decoder(config, store, min(max_tokens, config.context), formats)
     known = ("F32", *KEPT)
     changed = [f"{kind} ({n} tensors)" for kind, n in file.types().items() if kind not in known]
     if changed:
-        note = StringAttr(f"{file.path.name}: {', '.join(changed)} become f32")
-        module.attributes["kaoken.notes"] = ArrayAttr([note])
+        add_notes(module, [f"{file.path.name}: {', '.join(changed)} become f32"])
     return module
 
 
@@ -199,7 +199,9 @@ def _name_of(file: GgufFile) -> str:
     return re.sub(r"\W+", "_", file.path.stem.split(".")[0]).strip("_").lower() or "decoder"
 
 
-def _config(file: GgufFile, architecture: Architecture, name: str) -> DecoderConfig:
+def _config(
+    file: GgufFile, architecture: Architecture, name: str, max_tokens: int
+) -> DecoderConfig:
     hidden, heads = file.number("embedding_length"), file.number("attention.head_count")
     layers = file.number("block_count")
     kv_heads = file.number("attention.head_count_kv", heads)
@@ -219,7 +221,7 @@ def _config(file: GgufFile, architecture: Architecture, name: str) -> DecoderCon
         kv_heads=kv_heads,
         head_size=head_size,
         eps=file.number(f"attention.{eps}"),
-        rotary=None if has_positions else _rotary(file, architecture, head_size),
+        rotary=None if has_positions else _rotary(file, architecture, head_size, max_tokens),
         norm=architecture.norm,
         context=file.number("context_length"),
         activation=architecture.activation,
@@ -245,28 +247,38 @@ def _end_tokens(file: GgufFile) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(token) for token in found if token is not None))
 
 
-def _rotary(file: GgufFile, architecture: Architecture, head_size: int) -> Rotary:
-    divisors = file.array("rope_freqs.weight") if "rope_freqs.weight" in file.tensors else None
+def _rotary(file: GgufFile, architecture: Architecture, head_size: int, max_tokens: int) -> Rotary:
     scaling, factor = _scaling(file)
+    original = file.number("rope.scaling.original_context_length", file.number("context_length"))
+    divisors = _divisors(file, long=max_tokens > original)
+    attention = file.number("rope.scaling.attn_factor", 0.0) if scaling == "none" else 0.0
     return Rotary(
         size=int(file.number("rope.dimension_count", head_size)),
         base=float(file.number("rope.freq_base", 10000.0)),
         interleaved=architecture.interleaved,
         scaling=scaling,
         factor=factor,
-        original=int(
-            file.number("rope.scaling.original_context_length", file.number("context_length"))
-        ),
+        original=int(original),
         beta_fast=float(file.number("rope.scaling.yarn_beta_fast", 32.0)),
         beta_slow=float(file.number("rope.scaling.yarn_beta_slow", 1.0)),
-        divisors=None if divisors is None else tuple(divisors.tolist()),
+        attention_factor=float(attention) or None,
+        divisors=divisors,
     )
+
+
+def _divisors(file: GgufFile, long: bool) -> tuple[float, ...] | None:
+    """What the file divides each frequency by, in `long` contexts where it tells them apart."""
+    names = ("rope_freqs", f"rope_factors_{'long' if long else 'short'}")
+    found = [f"{name}.weight" for name in names if f"{name}.weight" in file.tensors]
+    return tuple(file.array(found[0]).tolist()) if found else None
 
 
 def _scaling(file: GgufFile) -> tuple[str, float]:
     """The name and factor of the scaling; older files say `rope.scale_linear` alone."""
     old = float(file.number("rope.scale_linear", 0.0))
     scaling = str(file.get(f"{file.architecture}.rope.scaling.type", "linear" if old else "none"))
+    if scaling == "longrope":  # Its factors are tensors.
+        return "none", 1.0
     return scaling, float(file.number("rope.scaling.factor", old or 1.0))
 
 
@@ -306,7 +318,7 @@ def _weights(
 
 def _model_tensors(file: GgufFile) -> list[str]:
     """The names of the tensors that are weights; the others say how positions are scaled."""
-    return [name for name in file.tensors if name != "rope_freqs.weight"]
+    return [name for name in file.tensors if not name.startswith(("rope_freqs", "rope_factors"))]
 
 
 def _parts(
@@ -340,14 +352,16 @@ def _keys(file: GgufFile, architecture: Architecture, name: str) -> list[str]:
     return [f"model.layers.{match.group(1)}.{part}.{match.group(3)}" for part in known]
 
 
-def read_gguf(path: str | Path) -> tuple[DecoderConfig, dict[str, np.ndarray]]:
+def read_gguf(
+    path: str | Path, max_tokens: int = 2048
+) -> tuple[DecoderConfig, dict[str, np.ndarray]]:
     """What a file says of its model, and all tensors as float32 under Hugging Face's names.
 
     Raises KaokenError as `import_gguf` does.
     """
     file = GgufFile(path)
     architecture = _architecture(file)
-    config = _config(file, architecture, _name_of(file))
+    config = _config(file, architecture, _name_of(file), max_tokens)
     arrays: dict[str, np.ndarray] = {}
     for name in _model_tensors(file):
         array = file.array(name)

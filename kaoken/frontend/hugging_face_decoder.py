@@ -7,7 +7,6 @@ its own here: what its layers compute is recognised as in any other model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,10 @@ from kaoken.frontend.hugging_face import (
     position_limit,
     read_config,
 )
+from kaoken.frontend.hugging_face_rotary import long_factors_notes, settle_rotary
 from kaoken.frontend.recognise import recognise
 from kaoken.frontend.torch_export import import_module
+from kaoken.modules import add_notes
 from kaoken.passes.add_caches import add_caches
 from kaoken.passes.assume_unpadded import assume_unpadded
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 """How transformers' classes of causal language models end."""
-_LENGTH_DEPENDENT = ("dynamic", "longrope")
-"""Scalings of rotary positions whose angles change while the text grows."""
 
 
 def is_causal_folder(path: Path) -> bool:
@@ -60,12 +59,13 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
     capacity = min(max_tokens, position_limit(model.config))
     if capacity < 2:
         raise KaokenError("a text has a prompt and an answer: max_tokens is at least 2")
-    _check_scaling(path, model.config, capacity)
+    settle_rotary(path, model, capacity)
     with errors_name_model(path, config):
         refuse_other_states(model)
         module = _import(model, name or name_of_folder(path), capacity)
         record_generation(module, path, model, capacity)
-        if assume_unpadded(module, model.config.pad_token_id):
+        add_notes(module, long_factors_notes(model.config, capacity))
+        if assume_unpadded(module, getattr(model.config, "pad_token_id", None)):
             recognise(module)
         add_caches(module)
     return module
@@ -93,27 +93,3 @@ def _import(model: Any, name: str, capacity: int) -> ModuleOp:
     if "use_cache" in signature(model.forward).parameters:
         inputs["use_cache"], shapes["use_cache"] = False, None
     return import_module(model, (), inputs, shapes, name)
-
-
-def _check_scaling(path: Path, config: Any, capacity: int) -> None:
-    """Raise KaokenError where rotary angles depend on how long the text is."""
-    for rope in _rope_parameters(config):
-        kind = rope.get("rope_type", rope.get("type"))
-        original = rope.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        longest = original or getattr(config, "max_position_embeddings", capacity)
-        if kind in _LENGTH_DEPENDENT and capacity > longest:
-            raise KaokenError(
-                f"{path} has rotary positions of the type {kind!r}, which change beyond {longest} "
-                f"tokens: use --max-tokens {longest} or less"
-            )
-
-
-def _rope_parameters(config: Any) -> list[Mapping[str, Any]]:
-    """The settings of rotary positions, one for each type of layer where they differ."""
-    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    if not isinstance(given, Mapping):
-        return []
-    inner = [value for value in given.values() if isinstance(value, Mapping)]
-    return inner or [given]

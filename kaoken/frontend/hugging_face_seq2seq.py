@@ -81,7 +81,7 @@ def import_seq2seq(model: Any, size: int, name: str) -> ModuleOp:
     source, tokens = (torch.export.Dim(symbol, max=size) for symbol in (SOURCE, "tokens"))
     reading = import_module(encoder, (ids,), None, ({1: source},), name)
     module = import_module(decoder, (new_ids, states), None, ({1: tokens}, {1: source}), name)
-    if assume_unpadded(module, model.config.pad_token_id):
+    if assume_unpadded(module, getattr(model.config, "pad_token_id", None)):
         recognise(module)
     add_caches(module)
     _join(module, reading)

@@ -32,6 +32,7 @@ from kaoken.dialect.dims import Dim
 from kaoken.dialect.generation import ENCODE
 from kaoken.dialect.nn import LinearOp, WeightOp, int_attr
 from kaoken.dialect.quant import ObserveOp
+from kaoken.errors import KaokenError
 from kaoken.passes.baking.folding import source_key
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.quantize import narrow_layers
@@ -47,7 +48,11 @@ class CalibratePass(ModulePass):
     """A .npz file of sample inputs; by default random token ids."""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        if is_calibrated(op) or (function := _function(op, "main")) is None:
+        if is_calibrated(op):
+            return
+        if (function := _function(op, "main")) is None:
+            if self.inputs is not None:
+                raise KaokenError(f"{self.inputs} are inputs of @main, but the module has none")
             return
         if self.inputs is not None:
             calibrate(op, read_samples(self.inputs, function))

@@ -39,7 +39,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import hoist_constants
-from kaoken.analysis.tied import look_ups
+from kaoken.analysis.tied import look_ups, root_of
 from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, reshape_to
@@ -141,20 +141,31 @@ def _apply(
         if linear.weight not in products:
             products[linear.weight] = _product(op, linear.weight, up)
         linear.operands[1] = products[linear.weight]
-    function = op.parent_op()
-    assert function is not None
     for weight, product in products.items():
-        for look_up in look_ups(function, weight):
+        for look_up in look_ups(root_of(op), weight):
             _keep_tied(look_up, product, down)
 
 
 def _keep_tied(op: EmbeddingOp, table: SSAValue, down: SSAValue) -> None:
-    """Rows of the table that the layer has now, times what gives those that it had."""
+    """Rows of the table that the layer has now, times what gives those that it had.
+
+    The encoder of a T5 looks rows up in the table that the decoder's layer of logits multiplies.
+    """
     block = op.parent
     assert block is not None
+    table, down = (_in_block(value, op) for value in (table, down))
     rows = _insert(op, EmbeddingOp.make([table, op.indices]))
     Rewriter.replace_op(op, [], [_product(op, rows, down)])
     hoist_constants(block)
+
+
+def _in_block(value: SSAValue, before: Operation) -> SSAValue:
+    """A constant of any function as a value of this op's block."""
+    owner = value.owner
+    assert isinstance(owner, KaokenOp)
+    if owner.parent is before.parent:
+        return value
+    return _insert(before, owner.clone({v: _in_block(v, before) for v in owner.operands}))
 
 
 def _constant(before: Operation, key: str, array: np.ndarray) -> SSAValue:

@@ -57,7 +57,7 @@ from math import inf
 
 import numpy as np
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, BoolAttr, ModuleOp, StringAttr, UnitAttr, bf16, f32
+from xdsl.dialects.builtin import BoolAttr, ModuleOp, UnitAttr, bf16, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
@@ -93,6 +93,7 @@ from kaoken.dialect.quant import (
 )
 from kaoken.dialect.tensor import CastOp, ElementwiseOp, FullOp, SliceOp
 from kaoken.errors import KaokenError
+from kaoken.modules import add_notes
 from kaoken.passes.baking.folding import source_key, source_keys
 from kaoken.passes.baking.scales import fold_attention_scale
 from kaoken.passes.baking.workspace import Workspace
@@ -137,11 +138,13 @@ class QuantizePass(ModulePass):
             raise KaokenError(f"quantize has no dtype {self.dtype!r}: choose one of {known}")
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        main = SymbolTable.lookup_symbol(op, "main") if self.inputs is not None else None
-        samples = None
-        if self.inputs is not None and isinstance(main, FuncOp):
-            samples = read_samples(self.inputs, main)
-        self.quantize(op, samples)
+        if self.inputs is None:
+            self.quantize(op)
+            return
+        main = SymbolTable.lookup_symbol(op, "main")
+        if not isinstance(main, FuncOp):
+            raise KaokenError(f"{self.inputs} are inputs of @main, but the module has none")
+        self.quantize(op, read_samples(self.inputs, main))
 
     def quantize(self, op: ModuleOp, samples: Samples | None = None) -> None:
         """`apply` with the samples that few bits are to suit."""
@@ -266,9 +269,7 @@ def _note(module: ModuleOp, before: dict[str, str], dtype: str) -> None:
         to = "f32" if dtype == "auto" else dtype
         names = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
         notes.append(f"{len(lost)} weights of few bits become {to}: {names}")
-    known = module.attributes.get("kaoken.notes")
-    old = list(known.data) if isinstance(known, ArrayAttr) else []
-    module.attributes["kaoken.notes"] = ArrayAttr([*old, *map(StringAttr, notes)])
+    add_notes(module, notes)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kaoken.compiler import (
     tokenizer_files,
 )
 from kaoken.errors import KaokenError
+from kaoken.modules import notes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,15 +73,6 @@ def samples_of(model: Path, texts: Path | None, max_tokens: int) -> list[dict[st
         folder = files[0].parent if files else model
         return window_samples(folder, texts, min(max_tokens, _WINDOW))
     return text_samples(model.parent if model.suffix == ".mlir" else model, texts, max_tokens)
-
-
-def notes_of(module: ModuleOp) -> list[str]:
-    """What passes have to say to the user, in `kaoken.notes`."""
-    from xdsl.dialects.builtin import ArrayAttr, StringAttr
-
-    notes = module.attributes.get("kaoken.notes")
-    found = notes.data if isinstance(notes, ArrayAttr) else ()
-    return [note.data for note in found if isinstance(note, StringAttr)]
 
 
 def _write_mlir(module: ModuleOp, out: Path, options: CompileOptions) -> None:

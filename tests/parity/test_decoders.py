@@ -38,7 +38,7 @@ def compile_gguf(path: Path, folder: Path, **options: Any) -> CompiledDecoder:
 
 def assert_greedy_parity(decoder: CompiledDecoder, model: Any, prompt: list[int], new: int) -> None:
     """The text that the decoder gives is PyTorch's, and so are the logits at each of its tokens."""
-    text = decoder.generate(prompt, new, eos_token_id=[])[0]
+    text = decoder.generate(prompt, new, eos_token_id=[], forced_eos_token_id=[])[0]
     with torch.no_grad():
         wanted = model(torch.from_numpy(text)[None]).logits[0].float().numpy()
     first = len(prompt) - 1

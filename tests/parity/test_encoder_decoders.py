@@ -87,7 +87,7 @@ FULL = {
 
 
 def _other(name: str, **options: Any) -> Any:
-    config = bart(64, 96, 2, 4, 99, max_position_embeddings=70).to_dict()
+    config = bart(64, 96, 2, 4, 99, max_position_embeddings=300).to_dict()
     del config["model_type"]
     return getattr(transformers, name)(**(config | options))
 
@@ -114,12 +114,13 @@ def compiled(folder: Path, out: Path, **options: Any) -> CompiledEncoderDecoder:
     return model
 
 
-def assert_parity(compiled: CompiledEncoderDecoder, model: Any, source: np.ndarray) -> None:
+def assert_parity(
+    compiled: CompiledEncoderDecoder, model: Any, source: np.ndarray, new: int = 24
+) -> None:
     """The greedy text is transformers', and so are the logits at each of its tokens."""
-    text = compiled.generate(source, 24, eos_token_id=[], do_sample=False, num_beams=1)
-    wanted = model.generate(
-        torch.from_numpy(source), max_new_tokens=24, eos_token_id=[], do_sample=False, num_beams=1
-    )
+    greedy: dict[str, Any] = {"eos_token_id": [], "do_sample": False, "num_beams": 1}
+    text = compiled.generate(source, new, **greedy)
+    wanted = model.generate(torch.from_numpy(source), max_new_tokens=new, **greedy)
     np.testing.assert_array_equal(text, wanted.numpy())
     with torch.no_grad():
         ids = torch.from_numpy(source)
@@ -149,13 +150,23 @@ def test_greedy_text_and_logits(tiny: Any) -> None:
 
 def test_any_pieces_and_threads_give_equal_bits(tiny: Any) -> None:
     two, model = tiny
-    one = kaoken.load_decoder(two.folder, threads=1)
-    assert isinstance(one, CompiledEncoderDecoder)
     (source,) = sources(model, 33)
     text = two.generate(source, 30, eos_token_id=[])[0]
+    assert_equal_bits(two, source, text, ([31], [7, 17, 1, 6]))
+
+
+def assert_equal_bits(
+    two: CompiledEncoderDecoder,
+    source: np.ndarray,
+    text: np.ndarray,
+    all_pieces: tuple[list[int], ...],
+) -> None:
+    """A text in pieces, by two threads, gives what it gives token by token, by one."""
+    one = kaoken.load_decoder(two.folder, threads=1)
+    assert isinstance(one, CompiledEncoderDecoder)
     one.encode(source)
     steps = [one.step(token).copy() for token in text]
-    for pieces in ([31], [7, 17, 1, 6]):
+    for pieces in all_pieces:
         two.encode(source)
         for end in np.cumsum(pieces):
             np.testing.assert_array_equal(two.prefill(text[len(two) : end]), steps[end - 1])
@@ -210,9 +221,11 @@ def test_example(tiny: Any, tmp_path: Path) -> None:
 def test_released_shapes(shape: str, tmp_path: Path) -> None:
     config = FULL[shape]()
     model = save(config, tmp_path / "model", 0.05 if config.hidden_size <= 64 else 0.002)
-    decoder = compiled(tmp_path / "model", tmp_path / "compiled", max_tokens=70)
+    decoder = compiled(tmp_path / "model", tmp_path / "compiled", max_tokens=256)
     for source in sources(model, 7, 64):
-        assert_parity(decoder, model, source)
+        assert_parity(decoder, model, source, 200)
+        text = decoder.tokens
+        assert_equal_bits(decoder, source, text, ([len(text)], [7, 129, 1, len(text) - 137]))
 
 
 @pytest.mark.sweep

@@ -49,15 +49,19 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "granite": MULTIPLIERS | {"residual_multiplier": 0.5},
     "falcon": {"multi_query": True},
     "opt": {"word_embed_proj_dim": 24},
+    "hunyuan_v1_dense": {"head_dim": 16, "num_key_value_heads": 2},
+    "ministral": {"head_dim": 16, "num_key_value_heads": 2},
+    "nemotron": {"num_key_value_heads": 2},
+    **{kind: {"is_decoder": True} for kind in ("bert", "electra", "roberta", "xlm-roberta")},
 }
 """What makes a family differ from its relatives, where it is not so by default."""
 FAMILIES = """
-    apertus arcee beam bigbird_pegasus biogpt blenderbot bloom codegen cohere cohere2 ctrl cwm
-    diffllama ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neo
-    gpt_neox gpt_neox_japanese gptj granite helium hrm_text hunyuan_v1_dense hyperclovax internlm3
-    iquestcoder jais2 llama ministral ministral3 mistral modernbert-decoder mpt nanochat nemotron
-    olmo olmo2 olmo3 opt persimmon phi phi3 qwen2 qwen3 seed_oss smollm3 stablelm starcoder2
-    vaultgemma xglm
+    apertus arcee beam bert bigbird_pegasus biogpt blenderbot bloom codegen cohere cohere2 ctrl
+    cwm diffllama electra ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2
+    gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj granite helium hrm_text hunyuan_v1_dense
+    hyperclovax internlm3 iquestcoder jais2 llama ministral ministral3 mistral
+    modernbert-decoder mpt nanochat nemotron olmo olmo2 olmo3 opt persimmon phi phi3 qwen2 qwen3
+    roberta seed_oss smollm3 stablelm starcoder2 vaultgemma xglm xlm-roberta
 """.split()
 REFUSED = {
     "mixtral": "a 'mixtral' model: it is a mixture of experts",

@@ -36,14 +36,22 @@ MIXED_WINDOWS = {
     "sliding_window": 7,
     "layer_types": ["sliding_attention", "full_attention"],
 }
+ORIGINAL = "original_max_position_embeddings"
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 1e4,
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
+    ORIGINAL: 16,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.5, 2.0, 2.5],
+    "long_factor": [1.0, 4.0, 9.0, 16.0],
+}
+PHI3 = GROUPED | {"pad_token_id": 0, "eos_token_id": 2}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", GPT2),
     "opt": (
@@ -62,6 +70,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 3.0}
         | {"query_pre_attn_scalar": 8},
     ),
+    "phi3 long": ("phi3", PHI3 | {"rope_parameters": LONGROPE | {ORIGINAL: 16}, ORIGINAL: 16}),
+    "phi3 short": ("phi3", PHI3 | {"rope_parameters": LONGROPE | {ORIGINAL: 300}, ORIGINAL: 300}),
     "gpt_neox": ("gpt_neox", SIZES),
     "phi": ("phi", SIZES),
     "bloom": ("bloom", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
@@ -168,7 +178,7 @@ def test_full_shapes(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(all_logits(one, ids, [1] * 137)[-1], whole)
 
 
-@pytest.mark.parametrize("name", ["opt", "llama", "gemma2", "gemma3", "phi"])
+@pytest.mark.parametrize("name", ["opt", "llama", "gemma2", "gemma3", "phi", "phi3 long"])
 def test_import(name: str, tmp_path: Path) -> None:
     """By the reference interpreter: the logits of a text in pieces."""
     model, source = saved(name, tmp_path)

@@ -363,7 +363,7 @@ def test_half_a_character_at_the_end_is_left_out(byte_tokenizer: Any) -> None:
 def test_what_a_folder_says(tmp_path: Path) -> None:
     from kaoken.frontend.generation_config import (
         generation_attribute,
-        note_of_folder,
+        notes_of_folder,
         of_folder,
         of_gguf,
     )
@@ -377,14 +377,14 @@ def test_what_a_folder_says(tmp_path: Path) -> None:
     with pytest.raises(KaokenError, match="cannot be read as JSON"):
         of_folder(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"top_h": 0.5, "typical_p": 1.0}')
-    (note,) = note_of_folder(tmp_path).values()
-    assert str(note) == '["generation_config.json: top_h are not followed"]'
+    (note,) = notes_of_folder(tmp_path)
+    assert note == "generation_config.json: top_h are not followed"
     (tmp_path / "generation_config.json").write_text(
         '{"early_stopping": true, "min_length": 56, "bad_words_ids": [[3], [4, 5]]}'
     )
     kept = {"min_length": 56, "bad_words_ids": [[3], [4, 5]], "early_stopping": True}
     assert of_folder(tmp_path) == ((2,), kept)
-    assert note_of_folder(tmp_path) == {}
+    assert notes_of_folder(tmp_path) == []
     assert of_gguf({"general.sampling.temp": 0.5}.get) == {"do_sample": True, "temperature": 0.5}
     assert of_gguf({}.get) == {}
     attribute = generation_attribute(8, [2], {"do_sample": True, "top_k": 3, "top_p": 0.5})

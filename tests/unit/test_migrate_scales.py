@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.backend.machine import TargetMachine
 from kaoken.calibration import Observation, random_samples
+from kaoken.dialect.nn import WeightOp
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
@@ -159,6 +160,44 @@ def test_zero_point_follows_the_rows():
     assert even.zero_point == 128
 
 
+ENCODER_AND_HEAD = """
+func.func @encode(%ids: tensor<1x?xi64> {kaoken.shape = #kaoken.shape<[1, s]>, kaoken.name = "ids"})
+    -> tensor<1x?x16xf32> attributes {kaoken.max = {s = 32}} {
+  %t = kaoken.weight "w" : tensor<17x16xf32>
+  %x = kaoken.embedding %t, %ids : tensor<17x16xf32>, tensor<1x?xi64> -> tensor<1x?x16xf32>
+  return %x : tensor<1x?x16xf32>
+}
+func.func @main(%x: tensor<1x?x16xf32> {kaoken.shape = #kaoken.shape<[1, rows, 16]>})
+    -> tensor<1x?x17xf32> attributes {kaoken.max = {rows = 129}} {
+  %w = kaoken.weight "w" : tensor<17x16xf32>
+  %g = kaoken.weight "g" : tensor<16xf32>
+  %n = kaoken.rms_norm %x, %g {eps = 1.0e-5 : f64}
+    : tensor<1x?x16xf32>, tensor<16xf32> -> tensor<1x?x16xf32>
+  %range = kaoken.weight "range" : tensor<2x16xf32>
+  %o = kaoken.observe %n, %range {zero_point = 128 : i64}
+    : tensor<1x?x16xf32>, tensor<2x16xf32> -> tensor<1x?x16xf32>
+  %y = kaoken.linear %o, %w : tensor<1x?x16xf32>, tensor<17x16xf32> -> tensor<1x?x17xf32>
+  return %y : tensor<1x?x17xf32>
+}
+"""
+
+
+def test_a_table_that_another_function_looks_rows_up_in_stays_one():
+    module = parse_module(ENCODER_AND_HEAD)
+    sizes = np.ones(16, np.float32)
+    sizes[[3, 9]] = 30
+    store_of(module).add("range", np.stack([-sizes, sizes]))
+    fill_weights(module)
+    migrated = apply_passes(module, "migrate-scales")
+    ids = np.array([[16, 0, 7, 3]])
+    before, after = (run_module(m, [ids], function="encode")[0] for m in (module, migrated))
+    np.testing.assert_allclose(after, before, rtol=1e-5)
+    packed = apply_passes(migrated, "choose-schedule,bake")
+    keys = [op.key.data for op in packed.walk() if isinstance(op, WeightOp)]
+    (table,) = {key for key in keys if "panels" in key}
+    assert keys.count(table) == 2
+
+
 def test_models_of_floats_are_not_calibrated_at_random():
     module = outlier_module("relu")
     assert random_samples(main_function(module)) is None
@@ -173,3 +212,11 @@ def test_samples_that_do_not_fit(tmp_path: Path):
     np.savez(tmp_path / "nan.npz", allow_pickle=False, **{"0/x": np.full((1, 2, 16), np.nan, "f4")})
     with pytest.raises(KaokenError, match="not finite"):
         apply_passes(module, f'calibrate{{inputs="{tmp_path / "nan.npz"}"}}')
+
+
+@pytest.mark.parametrize("name", ["calibrate", "quantize"])
+def test_samples_of_a_module_without_main(name: str, tmp_path: Path):
+    module = parse_module(HEAD.format(n=17, body=PRODUCERS["relu"]).replace("@main", "@head"))
+    samples = samples_file(tmp_path, outlier_module("relu"))
+    with pytest.raises(KaokenError, match=r"samples.npz are inputs of @main, .* has none"):
+        apply_passes(module, f'{name}{{inputs="{samples}"}}')
