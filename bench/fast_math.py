@@ -23,7 +23,7 @@ import kaoken
 from kaoken.bench.tables import Table, seconds
 from kaoken.bench.worker import pin
 from kaoken.bench.workloads import TEXT, Workload, make_workload
-from kaoken.compiler import MATHS
+from kaoken.choices import MATHS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "math.md"
 FEWEST_WORDS, MOST_WORDS = 4, 24

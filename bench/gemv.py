@@ -26,9 +26,10 @@ from kaoken.bench.limits import Limits, Probe
 from kaoken.bench.peers.kaoken_library import WEIGHTS_MAPPING
 from kaoken.bench.tables import Table
 from kaoken.bench.worker import pin
-from kaoken.compiler import CompileOptions, compile_module
+from kaoken.compiler import compile_module
 from kaoken.dialect.formats import Format
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.weights import WeightStore, attach_store
 
 SHAPES = ("2048x2048", "4096x4096", "1536x576")

@@ -32,7 +32,7 @@ from kaoken.bench.decoder_models import smollm2_file
 from kaoken.bench.decoders.llama_cpp_decoder import LlamaCpp
 from kaoken.bench.tables import Table
 from kaoken.compiled_decoder import CompiledDecoder
-from kaoken.compiler import CompileOptions
+from kaoken.options import CompileOptions
 from kaoken.tools.generate_command import open_decoder, read_tokenizer
 
 QUALITY_PAGE = PAGE.parent / "quality.md"

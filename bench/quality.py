@@ -24,8 +24,9 @@ from kaoken.backend.cache import cache_directory, content_key
 from kaoken.bench.decoder_models import from_gguf, smollm2_file
 from kaoken.bench.gguf_writer import write_gguf
 from kaoken.bench.tables import Table, three_digits
+from kaoken.choices import DTYPES
 from kaoken.compiled_decoder import CompiledDecoder
-from kaoken.compiler import DTYPES, CompileOptions
+from kaoken.options import CompileOptions
 from kaoken.tools.eval_command import Request, measure, read_text
 from kaoken.tools.generate_command import open_decoder
 

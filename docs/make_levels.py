@@ -23,9 +23,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.traits import SymbolTable
 
 from kaoken.backend.c_printer import print_module
-from kaoken.backend.machine import TargetMachine
 from kaoken.compiler import import_model
 from kaoken.modules import read_module
+from kaoken.options import CompileOptions
 from kaoken.pipelines import default_pipeline
 from kaoken.universe import make_context
 
@@ -37,12 +37,12 @@ Stages = dict[str, ModuleOp | str]
 
 
 def stages(module: ModuleOp, target: str, threads: int, schedule: str | None = None) -> Stages:
-    machine, context = TargetMachine.parse(target), make_context()
+    options, context = CompileOptions(target, "f32", threads, schedule), make_context()
     found: Stages = {"import": module.clone()}
-    for one in default_pipeline(machine, threads, schedule=schedule):
+    for one in default_pipeline(options):
         one.apply(context, module)
         found[one.name] = module.clone()
-    return found | {"c": print_module(module, machine).code}
+    return found | {"c": print_module(module, options.machine).code}
 
 
 def levels_stages() -> dict[str, Stages]:

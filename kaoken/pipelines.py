@@ -6,13 +6,10 @@ time. So "run what remains" on a module of any level is to run the whole pipelin
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
-from kaoken.backend.machine import TargetMachine
-from kaoken.choices import GROUP_SIZE
+from kaoken.options import CompileOptions
 from kaoken.passes.annotate_cost import AnnotateCostPass
 from kaoken.passes.apply_schedule import ApplySchedulePass
 from kaoken.passes.bake import BakePass
@@ -36,24 +33,18 @@ from kaoken.passes.unroll import UnrollPass
 from kaoken.passes.vectorize import VectorizePass
 
 
-def tensor_pipeline(
-    machine: TargetMachine,
-    dtype: str,
-    schedule: str | Path | None = None,
-    activations: str = "dynamic",
-    kv: str = "f32",
-    group_size: int = GROUP_SIZE,
-    policy: str | Path | None = None,
-) -> tuple[ModulePass, ...]:
+def tensor_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
+    machine, dtype, schedule = options.machine, options.dtype, options.schedule
+    policy = None if options.policy is None else str(options.policy)
     calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
     given = () if schedule is None else (ApplySchedulePass(str(schedule), machine.text),)
     return (
         CanonicalizePass(),
         FusePass(),
         *calibration,
-        QuantizePass(dtype, group_size, activations, None if policy is None else str(policy)),
-        NarrowCachesPass(dtype=kv),
+        QuantizePass(dtype, options.group_size, options.activations, policy),
+        NarrowCachesPass(dtype=options.kv),
         *given,
         ChooseSchedulePass(target=machine.text),
         BakePass(),
@@ -61,7 +52,7 @@ def tensor_pipeline(
     )
 
 
-def loop_pipeline(threads: int, math: str = "exact") -> tuple[ModulePass, ...]:
+def loop_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
     """From L1 to L3: loop nests that C has words for, and memory in one arena."""
     return (
         LowerToLoopsPass(),
@@ -71,34 +62,15 @@ def loop_pipeline(threads: int, math: str = "exact") -> tuple[ModulePass, ...]:
         VectorizePass(),
         PrefetchPass(),
         UnrollPass(),
-        LowerMathPass(precision=math),
-        ParallelizePass(threads=threads),
+        LowerMathPass(precision=options.math),
+        ParallelizePass(threads=options.threads),
         PlanMemoryPass(),
     )
 
 
-def default_pipeline(
-    machine: TargetMachine,
-    threads: int = 1,
-    dtype: str = "f32",
-    schedule: str | Path | None = None,
-    profile: bool = False,
-    math: str = "exact",
-    activations: str = "dynamic",
-    kv: str = "f32",
-    group_size: int = GROUP_SIZE,
-    policy: str | Path | None = None,
-) -> tuple[ModulePass, ...]:
-    """From a frontend's module to one that the C printer prints.
-
-    `schedule` is a schedule file, or the text of one, in place of what kaoken chooses; `profile`
-    puts timers around all calls of kernels; `math` is the precision of `lower-math`; `activations`
-    is how int8 scales them, `dynamic` or `static`; `kv` is what caches hold: f32, bf16 or int8;
-    `group_size` is how many weights of few bits share a scale; `policy` is a file that says what
-    single weights become.
-    """
-    tensors = tensor_pipeline(machine, dtype, schedule, activations, kv, group_size, policy)
-    loops = loop_pipeline(threads, math)
-    if profile:
+def default_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
+    """From a frontend's module to one that the C printer prints."""
+    tensors, loops = tensor_pipeline(options), loop_pipeline(options)
+    if options.profile:
         return (*tensors, AnnotateCostPass(), *loops, InstrumentPass())
     return (*tensors, *loops)

@@ -34,8 +34,10 @@ class CTarget(Target):
 
         machine = TargetMachine.parse(self.target)
         if self.lower:
+            from kaoken.options import CompileOptions
             from kaoken.pipelines import default_pipeline
 
-            for step in default_pipeline(machine, self.threads):
+            options = CompileOptions(self.target, "f32", self.threads)
+            for step in default_pipeline(options):
                 step.apply(ctx, module)
         output.write(print_module(module, machine).code)

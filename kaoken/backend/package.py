@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kaoken.backend.c_printer import CSource, WeightPlacement
-    from kaoken.backend.machine import TargetMachine
+    from kaoken.options import CompileOptions
     from kaoken.weights import WeightStore
 
 MAGIC = b"KAOKEN01"
@@ -42,25 +41,18 @@ _CHUNK_BYTES = 16 << 20
 HUGE_PAGE_BYTES = 2 << 20
 
 
-@dataclass(frozen=True)
-class PackageOptions:
-    """What a package says besides what its IR says."""
-
-    machine: TargetMachine
-    threads: int = 1
-    dtype: str = "f32"
-    ops: Mapping[str, int] = field(default_factory=dict)
-    """How many ops of each name the model had when it came in; for `kaoken inspect`."""
-    copied_files: Sequence[Path] = ()
-    """The tokenizer's files and the like."""
-    math: str = "exact"
-    """How accurate exponentials are: the precision of `lower-math`."""
-
-
 def write_package(
-    folder: Path, source: CSource, interface: Interface, store: WeightStore, options: PackageOptions
+    folder: Path,
+    source: CSource,
+    interface: Interface,
+    store: WeightStore,
+    options: CompileOptions,
+    ops: Mapping[str, int],
 ) -> None:
-    """Write everything but the library into `folder`, which exists and is empty."""
+    """Write everything but the library into `folder`, which exists and is empty.
+
+    `ops` counts the ops of each name that the model had when it came in, for `kaoken inspect`.
+    """
     name = interface.name
     digest, weights_bytes = write_weights(folder / f"{name}.weights", source.weights, store)
     machine = options.machine
@@ -85,7 +77,7 @@ def write_package(
         f"{name}.h": c_api.header(text),
         "example.c": c_api.example(text),
         "CMakeLists.txt": c_api.cmake(text, flags),
-        MANIFEST: json.dumps(_manifest(text, options), indent=2) + "\n",
+        MANIFEST: json.dumps(_manifest(text, options, ops), indent=2) + "\n",
     }
     for file, content in texts.items():
         (folder / file).write_text(content)
@@ -103,7 +95,9 @@ def kaoken_version() -> str:
         return "unknown"
 
 
-def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
+def _manifest(
+    m: c_api.ModelText, options: CompileOptions, ops: Mapping[str, int]
+) -> dict[str, object]:
     i = m.interface
     return {
         "kaoken": m.version,
@@ -118,7 +112,7 @@ def _manifest(m: c_api.ModelText, options: PackageOptions) -> dict[str, object]:
         "symbols": dict(i.symbols),
         "input_tree": i.input_tree,
         "output_tree": i.output_tree,
-        "ops": dict(options.ops),
+        "ops": dict(ops),
         "timers": [dict(timer) for timer in i.timers],
         "generation": None if i.generation is None else i.generation.as_json(),
         "encoder": None if i.encoder is None else i.encoder.as_json(),

@@ -10,16 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaoken.compiler import (
-    CompileOptions,
-    Progress,
-    compile_module,
-    import_model,
-    is_decoder,
-    tokenizer_files,
-)
+from kaoken.compiler import Progress, compile_module, import_model
 from kaoken.errors import KaokenError
+from kaoken.model_files import is_decoder, tokenizer_files
 from kaoken.modules import notes_of
+from kaoken.options import CompileOptions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaoken.compiler import CompileOptions
 from kaoken.errors import KaokenError
 from kaoken.evaluation import Progress, Score, evaluate, windows_of
+from kaoken.options import CompileOptions
 from kaoken.tools.generate_command import open_decoder, read_tokenizer
 from kaoken.tools.kaoken import print_json
 

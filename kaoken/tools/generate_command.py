@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaoken.compiler import CompileOptions, load_decoder, options_key, tokenizer_files
+from kaoken.compiler import load_decoder
 from kaoken.errors import KaokenError
 from kaoken.generation.choice import Choice
 from kaoken.generation.generate import random_of, recorded_of, strings_of
 from kaoken.generation.options import GenerationOptions
 from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
+from kaoken.model_files import tokenizer_files
+from kaoken.options import CompileOptions
 from kaoken.texts import whole_tokenizer
 from kaoken.tools.chat import chat_text
 from kaoken.tools.kaoken import print_json
@@ -270,7 +272,7 @@ def _cached(model: Path, options: CompileOptions, max_tokens: int, all_outputs: 
         [
             *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in facts),
             f"{max_tokens} {all_outputs}",
-            options_key(options),
+            options.cache_key(),
         ]
     )
     return cached_package("decoders", key, c_identifier(model.stem.split(".")[0]).lower())

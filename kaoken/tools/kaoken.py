@@ -15,6 +15,7 @@ import typer
 
 from kaoken.choices import GROUP_SIZE
 from kaoken.errors import KaokenError
+from kaoken.options import CompileOptions
 
 app = typer.Typer(
     name="kaoken",
@@ -127,7 +128,6 @@ def compile(
 
     `kaoken compile SmolLM2 -o smollm2 --dtype int4 --policy layers.txt`
     """
-    from kaoken.compiler import CompileOptions
     from kaoken.tools.compile_command import run_compile, samples_of
 
     options = CompileOptions(
@@ -251,7 +251,6 @@ def generate(
 
     `kaoken generate smollm2 -p "Once upon a time" --temperature 0.8 --top-p 0.95 --stop "The end"`
     """
-    from kaoken.compiler import CompileOptions
     from kaoken.tools.generate_command import Request, run_generate
 
     sampling = {
@@ -304,7 +303,6 @@ def evaluate(
 
     `kaoken eval smollm2.gguf --dtype int8 --against smollm2.gguf --text wikitext-2-test.txt`
     """
-    from kaoken.compiler import CompileOptions
     from kaoken.tools.eval_command import Request, run_eval
 
     options = CompileOptions(target, dtype, threads, None, cc, kv=kv)
@@ -354,8 +352,8 @@ def verify(
     """
     from kaoken.tools.verify_command import Request, run_verify
 
-    request = Request(target, threads, dtype, tolerance, texts, cc)
-    if not run_verify(model, request, as_json):
+    options = CompileOptions(target, dtype, threads, cc=cc)
+    if not run_verify(model, options, Request(tolerance, texts), as_json):
         raise typer.Exit(1)
 
 
@@ -521,10 +519,11 @@ def tune(
 
     `kaoken compile all-MiniLM-L6-v2 -o minilm --threads 2 --schedule minilm.schedule`
     """
-    from kaoken.tools.tune_command import run_tune
+    from kaoken.tools.tune_command import parse_tokens, run_tune
+    from kaoken.tuning.tune import TuneOptions
 
-    options = {"target": target, "dtype": dtype, "threads": threads, "trials": trials}
-    run_tune(model, out, tokens, seconds=seconds, cc=cc, **options)
+    options = CompileOptions(target, dtype, threads, cc=cc)
+    run_tune(model, out, TuneOptions(options, parse_tokens(tokens), trials, seconds))
 
 
 def print_json(value: Any) -> None:

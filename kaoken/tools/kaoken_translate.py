@@ -39,12 +39,12 @@ def translate_to_c(module: ModuleOp, target: str = "native", threads: int = 1) -
     target, or an op that no pass lowers.
     """
     from kaoken.backend.c_target import CTarget
-    from kaoken.backend.machine import TargetMachine
     from kaoken.compiler import lower
+    from kaoken.options import CompileOptions
 
-    machine, output = TargetMachine.parse(target), StringIO()
-    lower(module, machine, threads)
-    CTarget(target=machine.name, lower=False).emit(make_context(), module, output)
+    options, output = CompileOptions(target, "f32", threads), StringIO()
+    lower(module, options)
+    CTarget(target=options.machine.name, lower=False).emit(make_context(), module, output)
     return output.getvalue()
 
 

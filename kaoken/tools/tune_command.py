@@ -18,14 +18,13 @@ from kaoken.tuning.shapes import OpShape
 from kaoken.tuning.tune import TuneOptions, Watcher, tuned_schedule
 
 
-def run_tune(model: str, out: Path, tokens: str, **options: Any) -> None:
+def run_tune(model: str, out: Path, options: TuneOptions) -> None:
     """Tune, write the schedule file and say what was gained. Raises KaokenError."""
-    chosen = TuneOptions(tokens=parse_tokens(tokens), **options)
     check_files(out, None)
     with Console(stderr=True).status("import"):
         module = _import(model)
     with ProgressBar() as bar:
-        text = tuned_schedule(module, chosen, bar)
+        text = tuned_schedule(module, options, bar)
     write_text(out, text)
     gained = sum(found.improved for found in bar.results)
     for found in bar.results:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kaoken.errors import KaokenError
+from kaoken.model_files import generates
+from kaoken.options import CompileOptions
 from kaoken.texts import SENTENCES, encoder_inputs, read_texts, read_tokenizer
-from kaoken.tools.verify_decoder import CONTEXT, TOLERANCE, decoder_logits, is_decoder
+from kaoken.tools.verify_decoder import CONTEXT, TOLERANCE, decoder_logits
 
 if TYPE_CHECKING:
     import torch
@@ -101,17 +103,14 @@ def worst(parts: Sequence[Comparison]) -> Comparison:
 class Request:
     """What `kaoken verify` was asked for."""
 
-    target: str = "native"
-    threads: int = 1
-    dtype: str = "f32"
     tolerance: float | None = None
     """By default 1e-5, for decoders 1e-3."""
     texts: Path | None = None
-    cc: str | None = None
+    """Texts whose similarities are ranked, one a line; by default some that are built in."""
 
-    def limit(self, usual: float) -> Limit:
+    def limit(self, usual: float, dtype: str) -> Limit:
         tolerance = usual if self.tolerance is None else self.tolerance
-        return Limit(tolerance, LEAST_COSINES.get(self.dtype))
+        return Limit(tolerance, LEAST_COSINES.get(dtype))
 
 
 @dataclass
@@ -130,24 +129,22 @@ class Notes:
         return good and (tokens is None or tokens == 1 or limit.cosine is not None)
 
 
-def run_verify(model: str, request: Request, as_json: bool) -> bool:
+def run_verify(model: str, options: CompileOptions, request: Request, as_json: bool) -> bool:
     """Compare, print a table, and say whether all is within the limits."""
-    import kaoken
+    from kaoken.compiler import compile_model
     from kaoken.tools.compile_command import progress_line
 
     path = Path(model)
-    generates = is_decoder(path)
-    limit = request.limit(TOLERANCE if generates else 1e-5)
+    writes_text = generates(path)
+    limit = request.limit(TOLERANCE if writes_text else 1e-5, options.dtype)
     notes = Notes()
     with tempfile.TemporaryDirectory() as scratch, progress_line() as progress:
 
         def compile(what: Any, *args: Any, **kwargs: Any) -> Any:
             folder = Path(tempfile.mkdtemp(dir=scratch)) / "model"
-            options = {"target": request.target, "threads": request.threads, "cc": request.cc}
-            options |= {"dtype": request.dtype, "progress": progress}
-            return kaoken.compile(what, *args, out=folder, **options, **kwargs)
+            return compile_model(options, what, *args, out=folder, progress=progress, **kwargs)
 
-        if generates:
+        if writes_text:
             found, notes.equal_tokens = verify_decoder(path, compile)
         elif path.suffix == ".mlir":
             found = verify_text(path, compile)

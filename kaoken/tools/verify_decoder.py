@@ -26,18 +26,6 @@ TOLERANCE = 1e-3
 """What float32's logits may differ by, relative to the largest, unless the user says."""
 
 
-def is_decoder(path: Path) -> bool:
-    """Whether a model on disk is one that continues texts, or makes them from others."""
-    if path.suffix == ".gguf":
-        return True
-    if not path.is_dir():
-        return False
-    from kaoken.frontend.hugging_face_decoder import is_causal_folder
-    from kaoken.frontend.hugging_face_seq2seq import is_seq2seq_folder
-
-    return is_causal_folder(path) or is_seq2seq_folder(path)
-
-
 def decoder_logits(
     path: Path, decoder: CompiledDecoder
 ) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +21,10 @@ from xdsl.passes import ModulePass
 
 from kaoken.backend.loader import Library
 from kaoken.backend.machine import TargetMachine
-from kaoken.backend.toolchain import Compiler
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.base import KaokenOp
 from kaoken.dialect.dims import Dim
+from kaoken.options import CompileOptions
 from kaoken.passes.annotate_cost import COST, NORM_COST
 from kaoken.passes.bake import BakePass
 from kaoken.passes.choose_schedule import TARGET
@@ -55,14 +56,13 @@ class MachineClock:
     def __init__(
         self,
         context: Context,
-        machine: TargetMachine,
-        compiler: Compiler,
-        threads: int,
+        options: CompileOptions,
         tokens: Sequence[int],
         seconds: float,
     ):
-        self._context, self._machine, self._compiler = context, machine, compiler
-        self._threads, self._tokens, self._seconds = threads, tokens, seconds
+        self._context, self._options = context, replace(options, target=options.machine.text)
+        self._tokens, self._seconds = tokens, seconds
+        _ = options.compiler
 
     def times(self, shape: OpShape, schedules: Sequence[ScheduleAttr]) -> np.ndarray:
         sizes = [shape.sizes(tokens) for tokens in self._tokens]
@@ -81,21 +81,20 @@ class MachineClock:
         sizes: Sequence[Sizes],
         folder: Path,
     ) -> Library:
-        from kaoken.compiler import CompileOptions, write_lowered
+        from kaoken.compiler import write_lowered
 
         module = module_of(shape.part, schedules, shape.shapes, random_numbers)
-        _prepare(module, sizes, self._machine)
-        for one in _passes(self._threads):
+        _prepare(module, sizes, self._options.machine)
+        for one in _passes(self._options):
             one.apply(self._context, module)
-        options = CompileOptions(self._machine.text, threads=self._threads)
-        write_lowered(module, self._machine, folder, options, self._compiler)
+        write_lowered(module, folder, self._options)
         return Library(folder)
 
     def _run(self, library: Library, shape: OpShape, count: int, sizes: Sizes) -> np.ndarray:
         """[rounds, schedules]."""
         inputs = [_array(spec, sizes) for spec in library.manifest["inputs"]]
         outputs = [np.empty(spec.sizes(sizes), spec.dtype) for spec in library.outputs]
-        context = library.create_context(self._threads)
+        context = library.create_context(self._options.threads)
         addresses = [a.ctypes.data for a in (*inputs, *outputs)]
         ordered = [sizes[name] for name in library.symbols]
         context.run(addresses, ordered)
@@ -114,11 +113,11 @@ class MachineClock:
         return found
 
 
-def _passes(threads: int) -> tuple[ModulePass, ...]:
+def _passes(options: CompileOptions) -> tuple[ModulePass, ...]:
     """From the one op to C, without the passes that would join it with its likes."""
     from kaoken.pipelines import loop_pipeline
 
-    return (BakePass(), *loop_pipeline(threads), InstrumentPass())
+    return (BakePass(), *loop_pipeline(options), InstrumentPass())
 
 
 def _prepare(module: ModuleOp, sizes: Sequence[Sizes], machine: TargetMachine) -> None:

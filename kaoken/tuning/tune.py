@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from xdsl.passes import ModulePass
 from xdsl.transforms.canonicalize import CanonicalizePass
 
 from kaoken.backend.machine import TargetMachine
-from kaoken.backend.toolchain import find_compiler
 from kaoken.errors import KaokenError
 from kaoken.modules import write_text
+from kaoken.options import CompileOptions
 from kaoken.passes.choose_schedule import ChooseSchedulePass
 from kaoken.passes.fuse import FusePass
 from kaoken.passes.quantize import QuantizePass
@@ -43,21 +43,15 @@ _SMALL_SHARE = 0.02
 class TuneOptions:
     """What to tune for, and how long."""
 
-    target: str = "native"
-    dtype: str = "f32"
-    threads: int = 1
+    compiling: CompileOptions = field(default_factory=lambda: CompileOptions(dtype="f32"))
     tokens: Sequence[int] = TOKENS
     """Each schedule is timed for one text of each of these lengths."""
     trials: int = TRIALS
     """The most schedules of one op shape."""
     seconds: float = SECONDS
     """The most that it may take; what is begun is ended."""
-    cc: str | None = None
 
     def __post_init__(self) -> None:
-        from kaoken.compiler import CompileOptions
-
-        CompileOptions(self.target, self.dtype, self.threads)
         if not self.tokens or min(self.tokens) < 1:
             raise KaokenError("tokens must be one number or more, each at least 1")
         if self.trials < 1 or self.seconds <= 0:
@@ -102,7 +96,8 @@ def tune(
     """
     from kaoken.compiler import import_model
 
-    options = TuneOptions(target, dtype, threads, tokens, trials, seconds, cc)
+    compiling = CompileOptions(target, dtype, threads, cc=cc)
+    options = TuneOptions(compiling, tokens, trials, seconds)
     model = import_model(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     text = tuned_schedule(model, options)
     if out is not None:
@@ -117,16 +112,13 @@ def tuned_schedule(
     clock: Clock | None = None,
 ) -> str:
     """The schedule file for an imported module, which this changes. `clock` is for tests."""
-    context, machine = make_context(), TargetMachine.parse(options.target)
-    for one in _scheduled(machine, options.dtype):
+    compiling, context = options.compiling, make_context()
+    machine = compiling.machine
+    for one in _scheduled(machine, compiling.dtype):
         one.apply(context, module)
     judge = Judge(context, machine)
-    if clock is None:
-        compiler = find_compiler(options.cc)
-        clock = MachineClock(
-            context, machine, compiler, options.threads, options.tokens, _TRIAL_SECONDS
-        )
-    with pinned(options.threads):
+    clock = clock or MachineClock(context, compiling, options.tokens, _TRIAL_SECONDS)
+    with pinned(compiling.threads):
         found = _search(op_shapes(module, judge), clock, judge, machine, options, watcher)
     return schedule_text(found, machine, options)
 
@@ -202,10 +194,11 @@ def pinned(threads: int) -> Iterator[None]:
 def schedule_text(found: Sequence[Found], machine: TargetMachine, options: TuneOptions) -> str:
     """A rule for each shape that gained, with what it gained as a comment."""
     tokens = " and ".join(map(str, options.tokens))
-    plural = "s" if options.threads > 1 else ""
+    compiling = options.compiling
+    plural = "s" if compiling.threads > 1 else ""
     head = [
-        f"# Tuned by `kaoken tune` on {_cpu_name()}: {machine.name}, {options.dtype}, "
-        f"{options.threads} thread{plural}, texts of {tokens} tokens.",
+        f"# Tuned by `kaoken tune` on {_cpu_name()}: {machine.name}, {compiling.dtype}, "
+        f"{compiling.threads} thread{plural}, texts of {tokens} tokens.",
         "# Each rule says how many times as fast as kaoken's own schedule it was.",
     ]
     rules = [_rule(one, machine, options) for one in found if one.improved]

@@ -12,9 +12,10 @@ from kaoken.backend.c_printer import print_module
 from kaoken.backend.interface import interface_of
 from kaoken.backend.loader import Library
 from kaoken.backend.machine import TargetMachine
-from kaoken.backend.package import PackageOptions, output_folder, write_package
+from kaoken.backend.package import output_folder, write_package
 from kaoken.backend.toolchain import build_library, find_compiler
 from kaoken.compiled_model import CompiledModel
+from kaoken.options import CompileOptions
 from kaoken.weights import store_of
 
 
@@ -25,8 +26,8 @@ def compile_stage(
     interface = interface_of(module, "stage")
     source = print_module(module, machine)
     with output_folder(folder) as draft:
-        options = PackageOptions(machine, threads)
-        write_package(draft, source, interface, store_of(module), options)
+        options = CompileOptions(machine.text, "f32", threads)
+        write_package(draft, source, interface, store_of(module), options, {})
         build_library(draft, interface.name, machine, find_compiler())
     return CompiledModel(Library(folder), threads)
 

@@ -12,10 +12,11 @@ from xdsl.dialects.builtin import ModuleOp
 from kaoken.backend.c_printer import print_module
 from kaoken.backend.interface import interface_of
 from kaoken.backend.machine import TargetMachine
-from kaoken.backend.package import PackageOptions, output_folder, write_package
+from kaoken.backend.package import output_folder, write_package
 from kaoken.compiler import lower
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.weights import attach_store, store_of
 from tests.c import cross
 from tests.c.c_harness import parse
@@ -153,7 +154,7 @@ def test_layer(target: str, dtype: str, threads: int, tolerance: float, tmp_path
     inputs = {(b, t): random_inputs(module, {"batch": b, "tokens": t}) for b, t in SHAPES}
     reference = apply_passes(module, f"canonicalize,fuse,quantize{{dtype={dtype}}}")
     expected = {key: run_module(reference, x) for key, x in inputs.items()}
-    lower(module, machine, threads, dtype)
+    lower(module, CompileOptions(target, dtype, threads))
     folder = _write(module, tmp_path / "layer", machine, threads)
     for (batch, tokens), x in inputs.items():
         result = _run(folder, threads, batch, tokens, x[0])
@@ -180,7 +181,7 @@ def test_few_bits_are_exact(target: str, dtype: str, tmp_path: Path) -> None:
     machine = TargetMachine.parse(target)
     inputs = {(b, t): random_inputs(module, {"batch": b, "tokens": t}) for b, t in SHAPES}
     reference = apply_passes(module, f"quantize{{dtype={dtype}}}")
-    lower(module, machine, 1, dtype)
+    lower(module, CompileOptions(target, dtype))
     folder = _write(module, tmp_path / "layer", machine, 1)
     for (batch, tokens), x in inputs.items():
         found = _run(folder, 1, batch, tokens, x[0])
@@ -201,7 +202,7 @@ def test_codes_of_five_and_six_bits(target: str, tmp_path: Path) -> None:
     machine = TargetMachine.parse(target)
     x = random_inputs(module, {"batch": 2, "tokens": 17})
     (expected,) = run_module(apply_passes(module, "fuse,quantize{dtype=auto}"), x)
-    lower(module, machine, 1, "auto")
+    lower(module, CompileOptions(target))
     folder = _write(module, tmp_path / "layer", machine, 1)
     np.testing.assert_array_equal(_run(folder, 1, 2, 17, x[0]), expected)
 
@@ -218,8 +219,8 @@ def _write(module: ModuleOp, folder: Path, machine: TargetMachine, threads: int)
     interface = interface_of(module, "layer")
     source = print_module(module, machine)
     with output_folder(folder) as draft:
-        options = PackageOptions(machine, threads)
-        write_package(draft, source, interface, store_of(module), options)
+        options = CompileOptions(machine.text, "f32", threads)
+        write_package(draft, source, interface, store_of(module), options, {})
     (folder / "driver.c").write_text(DRIVER)
     sources = ["layer.c", "kaoken_runtime.c", "kaoken_cpu.c", "driver.c"]
     command = [cross.COMPILER, *machine.compiler_flags("gcc"), "-static", "-pthread", *sources]

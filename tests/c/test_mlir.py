@@ -21,6 +21,7 @@ from xdsl.printer import Printer
 from kaoken.backend.machine import TargetMachine, cpu_flags
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.weights import attach_store, store_of
 from tests.available import missing
 from tests.c.stages import compile_stage, run_stage
@@ -102,7 +103,7 @@ def test_mlir_accepts_a_whole_encoder(mlir_opt: str, tmp_path: Path) -> None:
 
     pytest.importorskip("transformers")
     module = load_model(write_folder(tmp_path / "bert"), max_tokens=24)
-    run_pipeline(module, TargetMachine.parse("x86-64-v4"), threads=2)
+    run_pipeline(module, CompileOptions("x86-64-v4", "f32", threads=2))
     assert op_names(through_mlir(mlir_opt, module)) == op_names(module)
 
 

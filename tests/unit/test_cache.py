@@ -6,9 +6,10 @@ import time
 import pytest
 
 from kaoken.backend.cache import cached_package, trim_packages
-from kaoken.compiler import CompileOptions, cached_folder
+from kaoken.compiler import cached_folder
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 
 
 @pytest.fixture

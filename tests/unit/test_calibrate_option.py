@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import kaoken
-from kaoken.compiler import CompileOptions
 from kaoken.errors import KaokenError
+from kaoken.options import CompileOptions
 from kaoken.texts import read_texts, text_samples
 
 torch = pytest.importorskip("torch")

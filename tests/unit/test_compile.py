@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import kaoken
-from kaoken.compiler import CompileOptions
 from kaoken.errors import KaokenError
+from kaoken.options import CompileOptions
 from kaoken.tools.inspect_command import describe
 from tests.unit.small_bert import MAX_POSITIONS, WORDS, write_folder
 

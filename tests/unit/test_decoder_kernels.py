@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaoken.compiler import CompileOptions, compile_module, load
+from kaoken.compiler import compile_module, load
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from tests.helpers import apply_passes, assert_same_before_and_after
 
 TARGETS = ("generic", "native")

@@ -7,10 +7,11 @@ import pytest
 
 import kaoken
 from kaoken.compiled_encoder_decoder import CompiledEncoderDecoder
-from kaoken.compiler import CompileOptions, compile_module
+from kaoken.compiler import compile_module
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.weights import WeightStore, attach_store
 
 HIDDEN, VOCABULARY, SOURCE, CAPACITY = 24, 40, 70, 90

@@ -12,11 +12,12 @@ from xdsl.dialects.builtin import ModuleOp
 
 import kaoken
 from kaoken.backend.machine import TargetMachine
-from kaoken.compiler import CompileOptions, compile_module
+from kaoken.compiler import compile_module
 from kaoken.dialect.formats import Format
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.pipelines import loop_pipeline
 from kaoken.quantized import (
     Quantized,
@@ -217,7 +218,7 @@ def test_compiled_code_equals_numpy(target: str, n: int, tmp_path: Path):
     formats = FORMATS if target != "generic" else [*FORMATS[1:3], *FORMATS[-3:-1]]
     kept = _kept(formats, 129, n)
     low = apply_passes(kept, f"choose-schedule{{target={machine.description.name}}},bake")
-    for one in loop_pipeline(1):
+    for one in loop_pipeline(CompileOptions()):
         one.apply(make_context(), low)
     model = compile_stage(low, tmp_path / "model", machine)
     for rows in (1, 2, 7, 8, 17, 20):

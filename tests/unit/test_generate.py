@@ -278,8 +278,8 @@ def test_ctrl_c_leaves_the_context_usable(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kaoken.compiled_decoder import CompiledDecoder
-    from kaoken.compiler import CompileOptions
     from kaoken.generation.options import GenerationOptions
+    from kaoken.options import CompileOptions
     from kaoken.tools.generate_command import Timing, generate_text, open_decoder, read_tokenizer
 
     decoder = open_decoder(story, CompileOptions(), 1024)
@@ -305,7 +305,7 @@ def test_ctrl_c_leaves_the_context_usable(
 def test_ctrl_c_ends_a_long_prompt(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between pieces; the context then holds what it held before."""
     from kaoken import compiled_decoder
-    from kaoken.compiler import CompileOptions
+    from kaoken.options import CompileOptions
     from kaoken.tools.generate_command import open_decoder
 
     decoder = open_decoder(story, CompileOptions(), 1024)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kaoken.compiler import tokenizer_files
+from kaoken.model_files import tokenizer_files
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

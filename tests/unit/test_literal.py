@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import kaoken
-from kaoken.compiler import CompileOptions, compile_module
+from kaoken.compiler import compile_module
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from tests.helpers import apply_passes, random_inputs
 
 MODULE = """

@@ -11,6 +11,7 @@ import pytest
 from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.passes import quantize
 from kaoken.pipelines import loop_pipeline
 from kaoken.universe import make_context
@@ -111,7 +112,7 @@ def test_factors_of_attention_are_rounded_by_their_layer(
     models = []
     for narrow in (at_once, later):
         low = apply_passes(narrow, f'choose-schedule{{target="{machine.text}"}},bake')
-        for one in loop_pipeline(1):
+        for one in loop_pipeline(CompileOptions()):
             one.apply(make_context(), low)
         models.append(compile_stage(low, tmp_path / str(len(models)), machine))
     for rows in (1, 7, 33):
@@ -139,7 +140,7 @@ def test_what_is_not_a_number_shows(target: str, tmp_path: Path):
     fill_weights(module)
     narrow = apply_passes(module, "quantize{dtype=int8}")
     low = apply_passes(narrow, f'choose-schedule{{target="{machine.text}"}},bake')
-    for one in loop_pipeline(1):
+    for one in loop_pipeline(CompileOptions()):
         one.apply(make_context(), low)
     model = compile_stage(low, tmp_path / "model", machine)
     (x,) = random_inputs(module, {"rows": 7})

@@ -14,6 +14,7 @@ from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.attributes import Rounding
 from kaoken.dialect.reference import run_module
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.pipelines import loop_pipeline
 from kaoken.quantized import quantize_blocks, round_rows
 from kaoken.universe import make_context
@@ -126,7 +127,7 @@ def test_compiled_code_equals_numpy(target: str, tmp_path: Path) -> None:
     module = _module(129, 19)
     kept = apply_passes(module, "quantize{dtype=auto},dce")
     low = apply_passes(kept, f"choose-schedule{{target={machine.description.name}}},bake")
-    for one in loop_pipeline(1):
+    for one in loop_pipeline(CompileOptions()):
         one.apply(make_context(), low)
     model = compile_stage(low, tmp_path / "model", machine)
     for rows in (1, 2, 7, 17):
@@ -146,7 +147,7 @@ def test_as_floats(tmp_path: Path) -> None:
     machine = TargetMachine.parse("native")
     module = apply_passes(_module(17, 3), "quantize{dtype=f32},dce")
     low = apply_passes(module, f"choose-schedule{{target={machine.description.name}}},bake")
-    for one in loop_pipeline(1):
+    for one in loop_pipeline(CompileOptions()):
         one.apply(make_context(), low)
     x = np.random.default_rng(0).standard_normal((7, 17)).astype(np.float32)
     found = run_stage(compile_stage(low, tmp_path / "model", machine), [x])

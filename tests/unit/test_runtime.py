@@ -107,7 +107,7 @@ def test_thread_count_out_of_range(folder: Path, threads: int) -> None:
 
 
 def test_cpu_without_the_features(tmp_path: Path) -> None:
-    write_tiny(tmp_path / "tiny", machine=Broken())
+    write_tiny(tmp_path / "tiny", options=Broken())
     with pytest.raises(KaokenError, match="this CPU lacks amx_nonsense, which tiny was compiled"):
         load(tmp_path / "tiny")
 

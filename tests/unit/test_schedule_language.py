@@ -12,11 +12,12 @@ from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.backend.c_printer import print_module
 from kaoken.backend.machine import TargetMachine
-from kaoken.compiler import CompileOptions, compile_module, load
+from kaoken.compiler import compile_module, load
 from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.passes.strict import DirectiveRefused
 from kaoken.schedule.apply import apply_schedule
 from kaoken.schedule.facts import parts_of

@@ -13,6 +13,7 @@ from kaoken.dialect.reference import run_module
 from kaoken.dialect.tensor import ElementwiseOp
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
+from kaoken.options import CompileOptions
 from kaoken.pipelines import loop_pipeline
 from kaoken.universe import make_context
 from kaoken.weights import attach_store, store_of
@@ -57,7 +58,7 @@ def stored(module: ModuleOp) -> int:
 
 def run_in_c(module: ModuleOp, ids: np.ndarray, folder: Path) -> tuple[np.ndarray, ...]:
     machine = TargetMachine.parse("native")
-    for step in loop_pipeline(1):
+    for step in loop_pipeline(CompileOptions()):
         step.apply(make_context(), module)
     return run_stage(compile_stage(module, folder, machine), [ids])
 

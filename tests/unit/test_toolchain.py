@@ -9,11 +9,11 @@ import pytest
 from kaoken.backend import toolchain
 from kaoken.backend.cache import cache_directory, content_key
 from kaoken.backend.loader import Library
-from kaoken.backend.machine import TargetMachine
 from kaoken.backend.package import check_output, output_folder
 from kaoken.backend.toolchain import find_compiler, run_compiler
 from kaoken.compiled_model import CompiledModel
 from kaoken.errors import KaokenError
+from kaoken.options import CompileOptions
 from tests.unit.tiny_model import expected, inputs, write_tiny
 
 
@@ -81,7 +81,7 @@ def test_keys_tell_where_parts_end() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no zig")
 @pytest.mark.parametrize("target", ["generic", "native"])
 def test_zig(tmp_path: Path, target: str) -> None:
-    write_tiny(tmp_path / "tiny", cc="zig", machine=TargetMachine.parse(target))
+    write_tiny(tmp_path / "tiny", options=CompileOptions(target, cc="zig"))
     model = CompiledModel(Library(tmp_path / "tiny"))
     np.testing.assert_array_equal(model(**inputs(5))["y"], expected(inputs(5)["x"])[0])
 

@@ -5,17 +5,17 @@ z[i] = y[(i + 1) % tokens, 0], which needs the barrier; an id outside 0..9 is an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kaoken.backend.c_printer import CFunction, CSource, WeightPlacement
 from kaoken.backend.interface import Interface, Role, TensorSpec
-from kaoken.backend.machine import TargetMachine
-from kaoken.backend.package import PackageOptions, output_folder, write_package
+from kaoken.backend.package import output_folder, write_package
 from kaoken.backend.toolchain import build_library, find_compiler
 from kaoken.dialect.dims import Dim
+from kaoken.options import CompileOptions
 from kaoken.weights import WeightStore
 
 SCALE = np.array([1, 2, 3, 4], np.float32)
@@ -57,25 +57,29 @@ ROLES = (
 )
 
 
-@dataclass(frozen=True)
-class Broken:
+class BrokenMachine:
     """A target whose C does not run here."""
 
-    name: str = "amx"
-    cpu_flags: tuple[str, ...] = ("avx2", "amx_nonsense")
+    name = "amx"
+    cpu_flags = ("avx2", "amx_nonsense")
 
     def compiler_flags(self, family: str = "gcc") -> tuple[str, ...]:
         return ("-O1",)
+
+
+class Broken(CompileOptions):
+    """Options that ask for such a target, which has no name that could be parsed."""
+
+    machine: Any = BrokenMachine()  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 def write_tiny(
     folder: Path,
     *,
     threads: int = 2,
-    machine: TargetMachine | Broken | None = None,
+    options: CompileOptions | None = None,
     tree: Mapping[str, object] = _TREE,
     extra_flags: tuple[str, ...] = (),
-    cc: str | None = None,
 ) -> Path:
     """Compile the model into `folder`."""
     interface = Interface(
@@ -97,11 +101,10 @@ def write_tiny(
         WeightPlacement("unused", 4096, UNUSED.nbytes),
     ]
     source = CSource(CODE, placements, {"main": main})
-    chosen = machine or TargetMachine.parse("generic")
-    options = PackageOptions(chosen, threads)  # pyright: ignore[reportArgumentType]
+    options = options or CompileOptions("generic", "f32", threads)
     with output_folder(folder) as draft:
-        write_package(draft, source, interface, store, options)
-        build_library(draft, "tiny", chosen, find_compiler(cc), extra_flags)  # pyright: ignore[reportArgumentType]
+        write_package(draft, source, interface, store, options, {})
+        build_library(draft, "tiny", options.machine, find_compiler(options.cc), extra_flags)
     return folder
 
 
