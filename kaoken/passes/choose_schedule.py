@@ -46,7 +46,7 @@ from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.lowering.few_bits import has_small_steps
-from kaoken.passes.lowering.unpacked import MATRIX_ROWS
+from kaoken.passes.lowering.unpacked import UNPACKED_ROWS
 
 TARGET = "kaoken.target"
 FLOAT_BITS = 32
@@ -241,26 +241,49 @@ def _may_unpack(op: LinearOp) -> bool:
     """Whether there may be so many rows that codes are unpacked for them."""
     assert op.format is not None
     sizes = tensor_type(op.result).get_shape()[:-1]
-    are_many = any(size < 0 for size in sizes) or math.prod(sizes) >= MATRIX_ROWS
+    are_many = any(size < 0 for size in sizes) or math.prod(sizes) >= UNPACKED_ROWS
     return are_many and has_small_steps(op.format.data)
 
 
 def _unpacked_rows(op: LinearOp, machine: TargetMachine) -> list[tuple[str | int, ...]]:
-    """What leaves the sums of many rows to a matrix unit: so many rows at once that their sums and
-    totals still fit the first cache. Short groups leave room in it for the inputs, since a line of
-    those reaches into the next group."""
-    unit, width = machine.matrix_unit, _few_bits_width(op, machine)
-    if unit is None or not _may_unpack(op) or op.n % width:
+    """How the codes of many rows are unpacked before they are multiplied, if they are."""
+    width = _few_bits_width(op, machine)
+    if not machine.vector_bytes or not _may_unpack(op) or op.n % width:
         return []
+    ahead = ("prefetch", "u", AHEAD_BYTES // (width * WORD_BYTES))
+    if machine.matrix_unit is not None:
+        return [*_rows_of_unit(op, machine, machine.matrix_unit), ("vectorize", "j"), ahead]
+    return [*_rows_of_panels(op, machine), ("vectorize", "j"), ahead]
+
+
+def _rows_of_unit(
+    op: LinearOp, machine: TargetMachine, unit: MatrixUnit
+) -> list[tuple[str | int, ...]]:
+    """Leave the sums to a matrix unit: so many rows at once that their sums and totals still fit
+    the first cache. Short groups leave room in it for the inputs, since a line of those reaches
+    into the next group."""
     block_words = tensor_type(op.input).get_shape()[-1] - BLOCK_EXTRA
     room = machine.l1_bytes if block_words > unit.depth else machine.l1_bytes // 3
     height = unit.block[0] * unit.rows
+    width = _few_bits_width(op, machine)
     rows = room // (2 * width * FLOAT_BITS // 8) // height * height
+    return [("tile", "i", max(rows, height)), ("tensorize", "i_in", "j", "d")]
+
+
+def _rows_of_panels(op: LinearOp, machine: TargetMachine) -> list[tuple[str | int, ...]]:
+    """Sums and totals of as many rows as the registers hold. Codes of one plane are bytes
+    already."""
+    assert op.format is not None
+    if op.format.data.planes == 1:
+        return []
+    vectors = _few_bits_width(op, machine) // machine.lanes(FLOAT_BITS)
+    fitting = (machine.vector_registers - FEW_BITS_SPARE) // (2 * vectors)
+    rows = max(n for n in (1, 2, 4, UNPACKED_ROWS) if n <= max(1, fitting))
+    block_words = tensor_type(op.input).get_shape()[-1] - BLOCK_EXTRA
     return [
-        ("tile", "i", max(rows, height)),
-        ("tensorize", "i_in", "j", "d"),
-        ("vectorize", "j"),
-        ("prefetch", "u", AHEAD_BYTES // (width * WORD_BYTES)),
+        ("tile", "i", rows),
+        ("vectorize", "i_in", "j"),
+        ("unroll", "d", min(block_words, 2 * MAX_UNROLL)),
     ]
 
 

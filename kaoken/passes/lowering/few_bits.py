@@ -10,8 +10,10 @@ reduce g: 0 .. groups                             # the last two words of a bloc
   acc += float(total) * scale[n0, g, n1] * x[m, g, scale]
 
 Each plane has a sum of its own, since a sum that waits for its own last addition takes as many
-cycles as one product lasts. Codes of several parts come in chunks of a few words: k counts those,
-and a plane's codes are put together from its bits in a word of each part.
+cycles as one product lasts. In long groups codes are multiplied where they stand in their bytes, as
+far as these stay below 128: a shift of each sum at the end takes the place of one of each word.
+Codes of several parts come in chunks of a few words: k counts those, and a plane's codes are put
+together from its bits in a word of each part.
 
 With super-blocks the numbers of a group are integers, and there is a loop around:
 
@@ -40,6 +42,8 @@ _BYTE = 0x01010101
 _SIGNS = -0x7F7F7F80
 """The highest bit of each byte of a word, 0x80808080."""
 _MIDDLE = 128
+_LONG_GROUP = 16
+"""In groups of so many chunks a shift of each row's sum costs less than one of each word."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,25 @@ Read = Callable[[SSAValue, Index], SSAValue]
 
 
 def sum_of_groups(
-    kernel: Kernel, b: FewBitsBuffers, i: SSAValue, start: SSAValue, read: Read
+    kernel: Kernel,
+    b: FewBitsBuffers,
+    i: SSAValue,
+    start: SSAValue,
+    read: Read,
+    total_of: Callable[[SSAValue], SSAValue] | None = None,
 ) -> SSAValue:
-    """One sum, as `kaoken.quantized.multiply` says."""
+    """One sum, as `kaoken.quantized.multiply` says. `total_of` gives the exact sum of a group of
+    steps from the offset; by default straight from packed codes."""
+
+    def from_packed(g: SSAValue) -> SSAValue:
+        return _from_offset(kernel, b, i, g, _sum_of_codes(kernel, b, i, g, read))
 
     def number(buffer: SSAValue, g: SSAValue, factor: SSAValue | None) -> SSAValue:
         value = as_f32(kernel, read(buffer, g))
         return value if factor is None else kernel.insert(arith.MulfOp(value, factor))
 
     def group(g: SSAValue, acc: SSAValue, factors: Sequence[SSAValue | None]) -> SSAValue:
-        total = _from_offset(kernel, b, i, g, _sum_of_codes(kernel, b, i, g, read))
+        total = (total_of or from_packed)(g)
         scale = number(b.scale, g, factors[0])
         minimum = None if b.minimum is None else number(b.minimum, g, factors[1])
         return add_group(kernel, b, (i, g), acc, total, (scale, minimum))
@@ -172,22 +185,37 @@ def _sum_of_codes(
     """The exact sum of a group's codes times its inputs."""
     planes = b.format.planes
     kind = DotKind.UI8_I8 if b.format.bits == 8 else DotKind.UI7_I8
+    shifts = [0] * planes if b.chunks < _LONG_GROUP else places_in_byte(b.format)
 
     def word(k: SSAValue, at: int) -> SSAValue:
         return read(b.w, b.place(kernel, g, k, at))
 
     def chunk(k: SSAValue, sums: list[SSAValue]) -> list[SSAValue]:
-        for plane, codes in enumerate(code_words(kernel, b.format, lambda i: word(k, i))):
+        codes = code_words(kernel, b.format, lambda i: word(k, i), shifts)
+        for plane, four in enumerate(codes):
             at = kernel.affine(lambda k, plane=plane: k * planes + plane, k)
-            product = DotOp(kind, codes, kernel.load(b.x, i, g, at), sums[plane])
+            product = DotOp(kind, four, kernel.load(b.x, i, g, at), sums[plane])
             sums[plane] = kernel.insert(product)
         return sums
 
     starts = [kernel.constant(0, i32)] * planes
-    total, *rest = kernel.reduce("k", b.chunks, starts, chunk)
+    sums = kernel.reduce("k", b.chunks, starts, chunk)
+    total, *rest = (_shifted_down(kernel, one, by) for one, by in zip(sums, shifts, strict=True))
     for one in rest:
         total = kernel.insert(arith.AddiOp(total, one))
     return total
+
+
+def _shifted_down(kernel: Kernel, total: SSAValue, by: int) -> SSAValue:
+    return kernel.insert(arith.ShRSIOp(total, kernel.constant(by, i32))) if by else total
+
+
+def places_in_byte(format_: Format) -> list[int]:
+    """By plane, how far up in their byte codes can stay and be below 128; 0 if in several parts."""
+    if len(format_.parts) > 1:
+        return [0] * format_.planes
+    places = range(0, 8, format_.bits)
+    return [place if place + format_.bits < 8 else 0 for place in places]
 
 
 def _from_offset(
@@ -198,19 +226,24 @@ def _from_offset(
         total = kernel.insert(arith.MuliOp(total, kernel.constant(b.format.step, i32)))
     if not b.format.offset:
         return total
+    return kernel.insert(arith.AddiOp(total, offset_of(kernel, b, i, g)))
+
+
+def offset_of(kernel: Kernel, b: FewBitsBuffers, i: SSAValue, g: SSAValue) -> SSAValue:
+    """What counting codes from the offset adds to a group's sum."""
     inputs = kernel.load(b.x, i, g, b.block_words + 1)
-    offset = kernel.insert(arith.MuliOp(inputs, kernel.constant(-b.format.offset, i32)))
-    return kernel.insert(arith.AddiOp(total, offset))
+    return kernel.insert(arith.MuliOp(inputs, kernel.constant(-b.format.offset, i32)))
 
 
 def code_words(
-    kernel: Kernel, format_: Format, word: Callable[[int], SSAValue]
+    kernel: Kernel, format_: Format, word: Callable[[int], SSAValue], shifts: Sequence[int] = ()
 ) -> Iterator[SSAValue]:
     """The codes of a chunk, four in a word, from where their bits are packed: `word(i)` gives the
-    i-th word of the chunk."""
+    i-th word of the chunk. Those of a plane are moved up by its number of `shifts`."""
     words = [word(at) for at in range(format_.chunk_words)]
     for plane in range(format_.planes):
-        codes, first, start = None, 0, 0
+        codes, start = None, 0
+        first = shifts[plane] if shifts else 0
         for bits in format_.parts:
             at, place = divmod(plane, 8 // bits)
             part = _bits(kernel, words[start + at], place * bits, first, bits)

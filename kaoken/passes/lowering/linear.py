@@ -38,7 +38,7 @@ from kaoken.passes.lowering.few_bits import (
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.scalars import emit_activation
-from kaoken.passes.lowering.unpacked import MATRIX_ROWS, UnpackedProduct
+from kaoken.passes.lowering.unpacked import UNPACKED_ROWS, UnpackedGroups, UnpackedPanels
 
 WORD_BYTES = 4
 SUM_BLOCK = 256
@@ -71,7 +71,7 @@ class _Linear:
     is_tensor: bool
     """Whether the schedule leaves the sums to the matrix unit, whole."""
     row_block: int
-    """The rows that the schedule's `tile(i, R)` lets pass unpacked codes together."""
+    """The rows that the schedule's `tile(i, R)` lets pass unpacked codes together; 0: none."""
     is_rounded: bool
     """Whether the result is bf16, for sums of f32."""
 
@@ -157,7 +157,7 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
 
 def _row_block(op: LinearOp) -> int:
     tiles = [] if op.schedule is None else op.schedule.all("tile")
-    return next((int(size) for name, size in (d.args for d in tiles) if name == "i"), 1)
+    return next((int(size) for name, size in (d.args for d in tiles) if name == "i"), 0)
 
 
 def _scales(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> _Scales | None:
@@ -176,9 +176,9 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
     assert isinstance(linear.weight.type, MemRefType)
     panels, _, width = linear.weight.type.get_shape()
     rows, first = Extent.of(m), 0
-    if linear.few_bits is not None and linear.is_tensor and has_small_steps(linear.few_bits.format):
+    if linear.few_bits is not None and linear.row_block:
         _unpacked_nest(kernel, linear, m, linear.few_bits)
-        rows, first = rows.rest(MATRIX_ROWS), _first_of_rest(kernel, m)
+        rows, first = rows.rest(UNPACKED_ROWS), _first_of_rest(kernel, m)
     if rows.constant == 0:
         return
     with (
@@ -191,15 +191,16 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
 
 
 def _first_of_rest(kernel: Kernel, m: Index) -> Index:
-    """The first row that does not go to the matrix unit."""
-    return kernel.affine(lambda m: m // MATRIX_ROWS * MATRIX_ROWS, m)
+    """The first row that is multiplied straight from packed codes."""
+    return kernel.affine(lambda m: m // UNPACKED_ROWS * UNPACKED_ROWS, m)
 
 
 def _unpacked_nest(kernel: Kernel, linear: _Linear, m: Index, few_bits: FewBitsBuffers) -> None:
-    """All rows but the last few, by a matrix unit."""
+    """All rows but the last few."""
     assert isinstance(linear.weight.type, MemRefType)
     panels, _, width = linear.weight.type.get_shape()
-    UnpackedProduct(
+    for_unit = linear.is_tensor and has_small_steps(few_bits.format)
+    (UnpackedGroups if for_unit else UnpackedPanels)(
         kernel,
         few_bits,
         m,

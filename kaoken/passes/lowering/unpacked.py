@@ -9,12 +9,25 @@ parallel n0:
     y[i, n0, j] = activation(total[i_in, j]) + residual
 
 The sum over d is a product of matrices: `tensorize` leaves it to a matrix unit. The schedule's
-`tile(i, R)` gives the rows of a block. Rows that are left of whole blocks of MATRIX_ROWS go
-straight from packed codes (`few_bits.py`); sums are equal, bit for bit.
+`tile(i, R)` gives the rows of a block.
+
+Without a matrix unit (`tile(i, R)` and no `tensorize`) totals stay in registers, so all groups of a
+panel are unpacked before its rows come; codes stay unsigned, as vector instructions want them:
+
+parallel n0:
+  codes[u * planes + p, j] = (w[n0, u, j] >> p * bits) & mask
+  parallel i in blocks of R rows: parallel i_in: parallel j:
+    acc = bias
+    reduce g: acc += float(sum over d of dot(codes[g * B + d, j], x[i, g, d]) - offset) * scales
+    y[i, n0, j] = activation(acc) + residual
+
+Rows that are left of whole blocks of UNPACKED_ROWS go straight from packed codes (`few_bits.py`);
+sums are equal, bit for bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,12 +44,14 @@ from kaoken.passes.lowering.few_bits import (
     Read,
     add_group,
     code_words,
+    offset_of,
     signed_steps,
+    sum_of_groups,
 )
 from kaoken.passes.lowering.kernel import Kernel, as_f32
 from kaoken.passes.lowering.nest import Extent, Index
 
-MATRIX_ROWS = 8
+UNPACKED_ROWS = 8
 """Of fewer rows the time is that of reading the weight, which packed codes keep short."""
 
 At = tuple[SSAValue, SSAValue]
@@ -44,12 +59,12 @@ At = tuple[SSAValue, SSAValue]
 
 
 def whole_rows(rows: Index) -> Extent:
-    """The rows that go to the matrix unit: whole blocks of MATRIX_ROWS."""
-    return Extent.of(rows).floordiv(MATRIX_ROWS).times(MATRIX_ROWS)
+    """The rows that unpacked codes are for: whole blocks of UNPACKED_ROWS."""
+    return Extent.of(rows).floordiv(UNPACKED_ROWS).times(UNPACKED_ROWS)
 
 
 @dataclass(frozen=True)
-class UnpackedProduct:
+class Unpacked:
     """One linear layer whose codes are unpacked before they are multiplied."""
 
     kernel: Kernel
@@ -65,6 +80,64 @@ class UnpackedProduct:
     """Store the result of a row and a column."""
     read: Callable[[At], Read]
     """How buffers in panels are read for a column."""
+
+
+@dataclass(frozen=True)
+class UnpackedPanels(Unpacked):
+    """A panel at once, for vector instructions."""
+
+    def lower(self, panels: int) -> None:
+        kernel, b = self.kernel, self.buffers
+        block = math.gcd(self.block, UNPACKED_ROWS)
+        with kernel.parallel("n0", panels) as panel:
+            codes = kernel.alloc(MemRefType(i32, [b.groups * b.block_words, self.width]), "codes")
+            self._unpack(panel, codes)
+            with (
+                kernel.parallel("i", whole_rows(self.rows), step=block) as first,
+                kernel.parallel("i_in", block) as row,
+                kernel.parallel("j", self.width) as lane,
+            ):
+                i, at = kernel.affine(lambda a, b: a + b, first, row), (panel, lane)
+
+                def total(g: SSAValue) -> SSAValue:
+                    return self._sum(codes, i, g, lane)
+
+                value = sum_of_groups(kernel, b, i, self.start(at), self.read(at), total)
+                self.finish(i, at, value)
+
+    def _unpack(self, panel: SSAValue, target: SSAValue) -> None:
+        """The codes of a panel, four in a word, times the format's step."""
+        kernel, b = self.kernel, self.buffers
+        planes, size, step = b.format.planes, b.format.chunk_words, b.format.step
+        with kernel.parallel("u", b.groups * b.chunks) as u, kernel.parallel("j", self.width) as j:
+
+            def word(i: int) -> SSAValue:
+                at = kernel.affine(lambda u: u * size + i, u)
+                return self.read((panel, j))(b.w, at)
+
+            for plane, codes in enumerate(code_words(kernel, b.format, word)):
+                if step != 1:
+                    codes = kernel.insert(arith.MuliOp(codes, kernel.constant(step, i32)))
+                at = kernel.affine(lambda u, plane=plane: u * planes + plane, u)
+                kernel.store(codes, target, at, j)
+
+    def _sum(self, codes: SSAValue, i: SSAValue, g: SSAValue, lane: SSAValue) -> SSAValue:
+        """The exact sum of a group of a row, which begins with what the offset adds."""
+        kernel, b = self.kernel, self.buffers
+        zero = kernel.constant(0, i32)
+        start = offset_of(kernel, b, i, g) if b.format.offset else zero
+
+        def step(d: SSAValue, acc: SSAValue) -> SSAValue:
+            at = kernel.affine(lambda g, d: g * b.block_words + d, g, d)
+            word, inputs = kernel.load(codes, at, lane), kernel.load(b.x, i, g, d)
+            return kernel.insert(DotOp(DotKind.UI7_I8, word, inputs, acc))
+
+        return kernel.fold("d", b.block_words, start, step)
+
+
+@dataclass(frozen=True)
+class UnpackedGroups(Unpacked):
+    """A group at a time, for a matrix unit."""
 
     def lower(self, panels: int) -> None:
         kernel, b = self.kernel, self.buffers

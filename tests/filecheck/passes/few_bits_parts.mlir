@@ -2,7 +2,7 @@
 
 // Six bits are four and two: three words hold four times four codes. The integers that are scales
 // are worth what their super-block says; the last one has one group.
-// CHECK-LABEL: func.func private @linear_48x16_q6
+// CHECK-LABEL: func.func private @linear_48x12_q6
 // CHECK-SAME:    %wsupers: memref<1x2x16xf16>
 // CHECK:       %[[whole:.*]] = affine.for %s = 0 to 1 iter_args
 // CHECK:         memref.load %wsupers
@@ -22,11 +22,11 @@
 // CHECK:           kaoken_loop.convert %{{.*}} : i8 to f32
 // CHECK-NEXT:      arith.mulf %{{.*}}, %[[factor]]
 // CHECK:       affine.for %{{.*}} = 0 to 1 iter_args(%{{.*}} = %[[whole]])
-func.func @main(%x: tensor<?x48xf32> {kaoken.shape = #kaoken.shape<[rows, 48]>}) -> tensor<?x16xf32> attributes {kaoken.max = {rows = 64}} {
+func.func @main(%x: tensor<?x48xf32> {kaoken.shape = #kaoken.shape<[rows, 48]>}) -> tensor<?x12xf32> attributes {kaoken.max = {rows = 64}} {
   %w = kaoken.weight "w" : tensor<1x9x16x4xi8>
   %ws = kaoken.weight "ws" : tensor<1x3x16xi8>
   %t = kaoken.weight "t" : tensor<1x2x16xf16>
   %xq = kaoken.quantize_blocks %x {block = 16} : tensor<?x48xf32> -> tensor<?x3x6xi32>
-  %y = kaoken.linear %xq, %w weight_scale %ws : tensor<1x3x16xi8> weight_supers %t : tensor<1x2x16xf16> {out_features = 16, format = #kaoken.format<6 bits, group 16, offset 32, super 2>} : tensor<?x3x6xi32>, tensor<1x9x16x4xi8> -> tensor<?x16xf32>
-  return %y : tensor<?x16xf32>
+  %y = kaoken.linear %xq, %w weight_scale %ws : tensor<1x3x16xi8> weight_supers %t : tensor<1x2x16xf16> {out_features = 12, format = #kaoken.format<6 bits, group 16, offset 32, super 2>} : tensor<?x3x6xi32>, tensor<1x9x16x4xi8> -> tensor<?x12xf32>
+  return %y : tensor<?x12xf32>
 }
