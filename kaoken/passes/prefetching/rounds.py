@@ -9,7 +9,7 @@ A panel of weights serves all tiles of rows, so memory has the time of them all 
 ->
       affine.for %m_in = 0 to %rows step 8 {
         %first = %m_in / 8 * 768
-        %stride = 48 numbers a step, divided by the number of tiles and rounded up; 0 for one or two
+        %stride = 48 numbers a step, divided by the number of tiles and rounded up; at most a line
         affine.for %k = 0 to 768 ... {
           %place = (%first + %k) * %stride
           kaoken_loop.prefetch %w[%n0 + 3, %zero, %place] {locality = 2}
@@ -159,21 +159,19 @@ def _copied(builder: Builder, index: SSAValue, block: Block | None) -> SSAValue:
 def _stride(builder: Builder, tiles: affine.ForOp, numbers: int) -> SSAValue:
     """Numbers to pass at each step, so that all whole tiles together pass `numbers` a step.
 
-    So few tiles that a step would pass more than a line pass none: memory is then what they wait
-    for, and fetching every other line of the next panels only disturbs those of these.
+    A step passes a line at most: few tiles bring the beginning of the next panels, line by line,
+    and leave the end to the tile that reads it first.
     """
     line = LINE_BYTES // FLOAT_BYTES
     trips = constant_trip_count(tiles)
     if trips is not None:
-        return _constant(builder, -(-numbers // trips) if line * trips >= numbers else 0)
+        return _constant(builder, min(-(-numbers // trips), line))
     extent, operands = tiles.upperBoundMap.data, list(tiles.upperBoundOperands)
     rows = builder.insert(affine.MinOp(operands, AffineMapAttr(extent))).result
     height = _constant(builder, tiles.step.value.data)
     whole = builder.insert(arith.DivUIOp(rows, height)).result
     shared = builder.insert(arith.CeilDivSIOp(_constant(builder, numbers), whole)).result
-    least = _constant(builder, -(-numbers // line))
-    enough = builder.insert(arith.CmpiOp(whole, least, "uge")).result
-    return builder.insert(arith.SelectOp(enough, shared, _constant(builder, 0))).result
+    return builder.insert(arith.MinSIOp(shared, _constant(builder, line))).result
 
 
 def _constant(builder: Builder, value: int) -> SSAValue:

@@ -128,8 +128,7 @@ func.func @far(%x: memref<64xf32>, %w: memref<64x16xf32>, %y: memref<16xf32>) at
 // CHECK-NEXT:        %[[rows:.*]] = affine.min
 // CHECK:             %[[tiles:.*]] = arith.divui %[[rows]], %{{.*}}
 // CHECK:             %[[share:.*]] = arith.ceildivsi %{{.*}}, %[[tiles]]
-// CHECK:             %[[enough:.*]] = arith.cmpi uge, %[[tiles]]
-// CHECK:             %[[stride:.*]] = arith.select %[[enough]], %[[share]]
+// CHECK:             %[[stride:.*]] = arith.minsi %[[share]]
 // CHECK:             affine.for %[[k:.*]] = 0 to 64 iter_args
 // CHECK:               %[[at:.*]] = affine.apply affine_map<(d0, d1) -> ((d0 + d1))> (%[[first]], %[[k]])
 // CHECK-NEXT:          %[[place:.*]] = arith.muli %[[at]], %[[stride]]
