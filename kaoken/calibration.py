@@ -46,6 +46,8 @@ LOW_ZERO_POINT = 32
 """The zero point of inputs that are mostly positive, such as those behind a GELU."""
 _GAIN = 0.8
 """Another zero point must make the mean squared step this much smaller."""
+_ROWS = 512
+"""Rows whose products are added at once: a matrix of them all is written each time."""
 _RANDOM_BATCH, _RANDOM_TOKENS = 8, 64
 """How many texts of how many random tokens stand in for real ones."""
 
@@ -107,6 +109,8 @@ class Moments:
 
     total: Array
     rows: int = 0
+    waiting: list[Array] = field(default_factory=list)
+    """Rows that `total` does not contain yet."""
 
     @staticmethod
     def of(width: int) -> Moments:
@@ -114,15 +118,25 @@ class Moments:
 
     def add(self, x: Array) -> None:
         rows = x.reshape(-1, x.shape[-1])
-        self.total += rows.T @ rows
+        self.waiting.append(rows)
         self.rows += len(rows)
+        if sum(map(len, self.waiting)) >= _ROWS:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if self.waiting:
+            rows = np.concatenate(self.waiting)
+            self.waiting.clear()
+            self.total += rows.T @ rows
 
     @property
     def is_finite(self) -> bool:
+        self._add_waiting()
         return bool(np.isfinite(self.total).all())
 
     @property
     def mean(self) -> Array:
+        self._add_waiting()
         return self.total / np.float32(max(self.rows, 1))
 
 

@@ -3,7 +3,7 @@
 Nothing is imported here, so that tools know their options before they load anything.
 """
 
-FEW_BITS = ("int4", "int2", "ternary", "int1")
+FEW_BITS = ("int6", "int5", "int4", "int3", "int2", "ternary", "int1")
 DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS)
 """Of the weights."""
 GROUP_SIZE = 32

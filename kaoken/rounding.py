@@ -27,6 +27,8 @@ _CHUNK = 2048
 """Groups that are searched at once: what a trial makes of them stays in the L2 cache."""
 _LEAST_HALF = 2.0**-17
 """float16 holds larger numbers to a 256th or better; weights with smaller scales take bfloat16."""
+_LARGEST, _LEAST = 2.0**126, 2.0**-110
+"""Larger weights are refused, groups of smaller ones are 0: bfloat16 holds no scale for them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ def _steps(first: float, last: float, count: int) -> tuple[float, ...]:
 
 GRIDS: dict[str, Grid] = {
     "int8g": Grid(Format(8, 32, 128)),
+    "int6": Grid(Format(6, 32, groups_of_super=64), _steps(1, 0.9, 4), has_minimum=True),
+    "int5": Grid(Format(5, 32, groups_of_super=64), _steps(1, 0.8, 6), has_minimum=True),
     "int4": Grid(Format(4, 32, groups_of_super=64), _steps(1, 0.67, 12), has_minimum=True),
+    "int3": Grid(Format(3, 32, groups_of_super=64), _steps(1, 0.55, 14), has_minimum=True),
     "int2": Grid(Format(2, 32), _steps(1, 0.4, 16), has_minimum=True),
     "ternary": Grid(Format(2, 32, 1), _steps(1, 0.3, 15), codes=3),
     "int1": Grid(Format(1, 32, 1, 2)),
@@ -107,10 +112,12 @@ class Scales:
 def stored_scales(weight: np.ndarray, grid: Grid, importance: np.ndarray | None = None) -> Scales:
     """The scales [N, G] of a weight [N, K], and its minima if it has any, as they are kept.
 
-    Raises KaokenError when the weight holds numbers that are not finite.
+    Raises KaokenError when the weight holds numbers that are not finite, or too large for a scale.
     """
     if not np.isfinite(weight).all():
         raise KaokenError("it holds NaN or infinity, which no scale fits")
+    if np.abs(weight).max(initial=0) > _LARGEST:
+        raise KaokenError("it holds numbers beyond 8e37, which no scale fits")
     n, k = weight.shape
     size, groups = grid.format.block(k), grid.format.groups(k)
     blocks = _blocks(weight, grid.format).reshape(-1, size)
@@ -122,26 +129,33 @@ def stored_scales(weight: np.ndarray, grid: Grid, importance: np.ndarray | None 
     found = _by_chunks(lambda b, w: _fit(b, w, grid), blocks, counts)
     scale, minimum = (found[:, i].reshape(n, groups) for i in range(2))
     if grid.format.groups_of_super:
-        parts = [_integers(scale, np.uint8, grid.format)]
-        parts += [_integers(minimum, np.int8, grid.format)] if grid.has_minimum else []
-        supers = np.stack([worth for _, worth in parts], 2).reshape(n, -1)
-        return Scales(parts[0][0], parts[1][0] if grid.has_minimum else None, _narrowed(supers))
+        return _in_super_blocks(scale, minimum if grid.has_minimum else None, grid.format)
     return Scales(_narrowed(scale), _narrowed(minimum) if grid.has_minimum else None, None)
 
 
-def _integers(
-    numbers: np.ndarray, dtype: type[np.integer], format_: Format
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers [N, G] as integers, and what these are worth in each super-block, [N, S]."""
-    n, groups = numbers.shape
-    size = format_.groups_of_super
-    count = -(-groups // size)
-    padded = np.pad(numbers, ((0, 0), (0, count * size - groups))).reshape(n, count, size)
-    most = np.iinfo(dtype).max - 1  # what they are worth is rounded, perhaps down
-    worth = _narrowed(np.abs(padded).max(2) / np.float32(most)).astype(np.float32)
-    steps = np.rint(padded * _inverse(worth)[..., None])
-    integers = np.clip(steps, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
-    return integers.reshape(n, -1)[:, :groups], worth
+def _in_super_blocks(scale: np.ndarray, minimum: np.ndarray | None, format_: Format) -> Scales:
+    """Scales and minima [N, G] as bytes times numbers of super-blocks, of one type for both."""
+    n, groups = scale.shape
+    size, count = format_.groups_of_super, format_.super_blocks(groups * format_.group)
+    known = [(scale, np.iinfo(np.uint8))]
+    known += [] if minimum is None else [(minimum, np.iinfo(np.int8))]
+    blocks = [
+        np.pad(numbers, ((0, 0), (0, count * size - groups))).reshape(n, count, size)
+        for numbers, _ in known
+    ]
+    # What a step is worth is rounded, perhaps down: the largest number has a step to spare.
+    worth = [
+        np.abs(numbers).max(2) / np.float32(info.max - 1)
+        for numbers, (_, info) in zip(blocks, known, strict=True)
+    ]
+    supers = _narrowed(np.stack(worth, 2))
+
+    def integers(i: int, info: np.iinfo) -> np.ndarray:
+        steps = np.rint(blocks[i] * _inverse(supers[..., i].astype(np.float32))[..., None])
+        return np.clip(steps, info.min, info.max).astype(info.dtype).reshape(n, -1)[:, :groups]
+
+    found = [integers(i, info) for i, (_, info) in enumerate(known)]
+    return Scales(found[0], None if minimum is None else found[1], supers.reshape(n, -1))
 
 
 def encode(
@@ -201,7 +215,9 @@ def _fit(blocks: np.ndarray, counts: np.ndarray | None, grid: Grid) -> np.ndarra
     unit = unit.astype(np.float32)[:, None]  # sums of squares neither overflow nor vanish
     counts = np.ones((1, blocks.shape[1]), np.float32) if counts is None else counts
     fit = _fit_affine if grid.has_minimum else _fit_scale
-    return fit(blocks / unit, np.broadcast_to(counts, blocks.shape), grid) * unit
+    found = fit(blocks / unit, np.broadcast_to(counts, blocks.shape), grid) * unit
+    found[np.abs(extreme) < _LEAST] = 0
+    return found
 
 
 def _fit_scale(blocks: np.ndarray, counts: np.ndarray, grid: Grid) -> np.ndarray:

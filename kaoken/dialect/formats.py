@@ -21,7 +21,7 @@ from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
-PARTS = {1: (1,), 2: (2,), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
+PARTS = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 """The bits of a code in parts, the lowest first: a byte holds a whole number of parts of a kind, so
 each kind is packed by itself."""
 WORD_BYTES = 4

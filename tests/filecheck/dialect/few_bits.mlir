@@ -48,10 +48,10 @@ func.func @main(%c: tensor<5x70xui8>, %s: tensor<5x2xf16>) {
 // -----
 
 func.func @main(%c: tensor<5x70xui8>, %s: tensor<5x2xf16>) {
-  %w = kaoken.dequantize %c scale %s : tensor<5x2xf16> {format = #kaoken.format<3 bits, group 32>} : tensor<5x70xui8> -> tensor<5x70xf32>
+  %w = kaoken.dequantize %c scale %s : tensor<5x2xf16> {format = #kaoken.format<7 bits, group 32>} : tensor<5x70xui8> -> tensor<5x70xf32>
   func.return
 }
-// CHECK: codes have 1, 2, 4, 5, 6, 8 bits, not 3
+// CHECK: codes have 1, 2, 3, 4, 5, 6, 8 bits, not 7
 
 // -----
 
