@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from ggml import KINDS, GgmlProducts
 from rich.console import Console
-from scaling import medians
+from scaling import elsewhere, medians
 from xdsl.dialects.builtin import ModuleOp
 
 import kaoken
@@ -32,15 +32,18 @@ from kaoken.modules import parse_module
 from kaoken.options import CompileOptions
 from kaoken.weights import WeightStore, attach_store
 
-SHAPES = ("2048x2048", "4096x4096", "1536x576")
-FORMATS: dict[str, Format | None] = {
+HEAD = "50257x768"
+"""GPT-2's layer of logits."""
+SHAPES = ("2048x2048", "4096x4096", "1536x576", HEAD)
+FORMATS = {
     "int4": Format(4, 32, 8),
     "ternary": Format(2, 0, 1),
     "ternary-256": Format(2, 256, 1),
     "int1": Format(1, 0, 1, 2),
-    "bf16": None,
 }
 """By name: a scale a group, or a row where there are no groups."""
+DTYPES = {"int8": 8.0, "bf16": 16.0, "f32": 32.0}
+"""Bits of weights that are no codes, by `--dtype`."""
 SCALE_BYTES = 2
 KAOKEN = "kaoken "
 
@@ -50,11 +53,11 @@ def count_of(n: int, k: int, bits: float, total: int) -> int:
     return max(1, round(total / (n * k * bits / 8)))
 
 
-def bits_of(format_: Format | None, k: int) -> float:
-    """What a weight takes, scales included."""
-    if format_ is None:
-        return 16.0
-    return format_.bits + 8 * SCALE_BYTES * format_.groups(k) / k
+def bits_of(name: str, k: int) -> float:
+    """What a weight takes, scales of groups included."""
+    if name in DTYPES:
+        return DTYPES[name]
+    return FORMATS[name].bits + 8 * SCALE_BYTES * FORMATS[name].groups(k) / k
 
 
 def model(format_: Format | None, n: int, k: int, count: int) -> ModuleOp:
@@ -100,21 +103,19 @@ func.func @main(%x: tensor<1x{k}xf32>, %r: tensor<1x{n}xf32>) -> tensor<1x{n}xf3
 def build(options: argparse.Namespace, shape: str, name: str) -> tuple[Path, int]:
     """The compiled model of a shape and a format, and how many bytes of weights a call reads."""
     n, k = map(int, shape.split("x"))
-    format_ = FORMATS[name]
-    count = count_of(n, k, bits_of(format_, k), options.megabytes << 20)
+    count = count_of(n, k, bits_of(name, k), options.megabytes << 20)
     place = options.folder / f"{shape}-{name}-{options.megabytes}"
     if not place.exists():
-        dtype = "bf16" if format_ is None else "auto"
+        format_, dtype = FORMATS.get(name), name if name in DTYPES else "auto"
         settings = CompileOptions(threads=max(options.threads), dtype=dtype)
         compile_module(model(format_, n, k, count), place, settings)
-    return place, round(count * n * k * bits_of(format_, k) / 8)
+    return place, round(count * n * k * bits_of(name, k) / 8)
 
 
 def measure(options: argparse.Namespace, threads: int) -> Table:
     header = ("matrices", "kernel", "GB/s", "of reading", "G weights/s", "of bf16")
     title = f"One row times matrices of {options.megabytes} MB together, threads: {threads}"
     table = Table(title, header, left=2)
-    pin(threads)
     for shape in options.shapes:
         table.rows += rows(options, shape, threads)
     return table
@@ -122,6 +123,19 @@ def measure(options: argparse.Namespace, threads: int) -> Table:
 
 def rows(options: argparse.Namespace, shape: str, threads: int) -> Iterator[list[str]]:
     """The lines of one shape, fewest bits a weight first."""
+    k = int(shape.split("x")[1])
+    speeds, rate = rates(options, shape, threads)
+    weights = {name: speed * 8 / _bits(name, k) for name, speed in speeds.items()}
+    base = weights.get(f"{KAOKEN}bf16")
+    for name, speed in speeds.items():
+        factor = f"{weights[name] / base:.2f}x" if base else ""
+        share = f"{100 * speed / rate:.0f} %"
+        yield [shape, name, f"{speed / 1e9:.1f}", share, f"{weights[name] / 1e9:.1f}", factor]
+
+
+def rates(options: argparse.Namespace, shape: str, threads: int) -> tuple[dict[str, float], float]:
+    """Bytes of weights a second by kernel, and what reading alone reaches. Pins this process."""
+    pin(threads)
     n, k = map(int, shape.split("x"))
     calls: dict[str, Callable[[], Any]] = {}
     moved: dict[str, int] = {}
@@ -140,25 +154,20 @@ def rows(options: argparse.Namespace, shape: str, threads: int) -> Iterator[list
     times = medians(calls, options.rounds, options.seconds)
     rate = limits.bandwidth(WEIGHTS_MAPPING, read)
     assert rate is not None
-    speeds = {name: moved[name] / times[name] for name in moved}
-    weights = {name: speeds[name] * 8 / _bits(name, k) for name in moved}
-    base = weights.get(f"{KAOKEN}bf16")
-    for name, speed in speeds.items():
-        factor = f"{weights[name] / base:.2f}x" if base else ""
-        share = f"{100 * speed / rate:.0f} %"
-        yield [shape, name, f"{speed / 1e9:.1f}", share, f"{weights[name] / 1e9:.1f}", factor]
+    return {name: moved[name] / times[name] for name in moved}, rate
 
 
 def _bits(name: str, k: int) -> float:
     who, kind = name.split()
-    return bits_of(FORMATS[kind], k) if who == KAOKEN.strip() else KINDS[kind].bits
+    return bits_of(kind, k) if who == KAOKEN.strip() else KINDS[kind].bits
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS))
+    formats, usual = (*FORMATS, *DTYPES), (*FORMATS, "bf16")
+    parser.add_argument("--formats", nargs="+", default=usual, choices=formats)
     parser.add_argument("--peers", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--megabytes", type=int, default=200, help="of weights that a call reads")
@@ -172,7 +181,7 @@ def main() -> None:
                 build(options, shape, name)
         return
     for threads in options.threads:
-        Console(width=120).print(measure(options, threads).rich())
+        Console(width=120).print(elsewhere(measure, options, threads).rich())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gemv
 from documentation import write_block
 from rich.console import Console
+from scaling import COLUMNS, SEED_LAYERS, elsewhere, layer_times
 
 from kaoken.bench.decoder_harness import Texts
 from kaoken.bench.figures import Figures, PeerFigures, ThreadFigures
@@ -95,7 +97,14 @@ GOALS = (
     _shares("head", 1, 1, 0.92, 0.92, 0.92),
 )
 DECODER_GOALS = {model: _decoder(model) for model in ("smollm2-135m", "gpt2-shape")}
-NAMES = (*(goal.name for goal in GOALS), *DECODER_GOALS)
+CALLS = {"checked": 8e-6, "bound": 1.5e-6}
+"""The most seconds that a call of a small layer from Python may take."""
+ELEMENTS = {"layer-norm": 0.35e-9, "gelu": 0.6e-9}
+"""The same for each number of one that is called from C."""
+HEADS = {"f32": 0.92, "bf16": 0.92, "int8": 0.92, "int4": 0.92}
+"""The least share of the rate of reading memory, of one row times GPT-2's head."""
+PARTS = ("layers", "heads")
+NAMES = (*(goal.name for goal in GOALS), *DECODER_GOALS, *PARTS)
 
 
 def main() -> None:
@@ -116,6 +125,9 @@ def main() -> None:
                 for goal in goals:
                     table.rows += list(rows(goal, runs[goal.part]))
                 _keep(options.keep, model, [run.as_json() for run in runs.values()])
+        for part, found in zip(PARTS, (layer_rows, head_rows), strict=True):
+            if part in (options.goals or [part]):
+                table.rows += list(found(options, folder))
     Console(width=140).print(table.rich())
     if options.write:
         write_block("targets", [table])
@@ -196,6 +208,36 @@ def _cells(
         f"{factor:.2f}",
         "met" if met else "missed",
     ]
+
+
+def layer_rows(options: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
+    """Layers on one row of 768: a number of it from C, a call from Python."""
+    for layer in SEED_LAYERS:
+        times = elsewhere(layer_times, layer, options)
+        each = times["C"] / COLUMNS
+        yield _limited(f"{layer} of {COLUMNS}, from C, a number", each, ELEMENTS[layer])
+        for way, most in CALLS.items():
+            yield _limited(f"{layer} of {COLUMNS}, {way} call", times[way], most)
+
+
+def _limited(name: str, time: float, most: float) -> list[str]:
+    verdict = "met" if time <= most else "missed"
+    asked = f"<= {seconds(most)}"
+    return [name, "fp32", "1", seconds(time), "", asked, "", "", "", "", verdict]
+
+
+def head_rows(options: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
+    """One row times heads that do not fit the caches together."""
+    given = {"folder": folder, "formats": list(HEADS), "peers": [], "megabytes": 200}
+    threads = parse_threads(options.threads)
+    settings = argparse.Namespace(**vars(options) | given | {"threads": threads})
+    for count in threads:
+        speeds, rate = elsewhere(gemv.rates, settings, gemv.HEAD, count)
+        for dtype, least in HEADS.items():
+            share = speeds[gemv.KAOKEN + dtype] / rate
+            cells = [percent(share), percent(least), "", "", "", ""]
+            verdict = "met" if share >= least else "missed"
+            yield ["768 -> 50257, one row", dtype, str(count), "", *cells, verdict]
 
 
 def best_peer(figures: ThreadFigures, precision: str) -> PeerFigures | None:
