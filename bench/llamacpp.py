@@ -33,7 +33,7 @@ from kaoken.bench.decoders.llama_cpp_decoder import LlamaCpp
 from kaoken.bench.tables import Table
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.options import CompileOptions
-from kaoken.tools.generate_command import open_decoder, read_tokenizer
+from kaoken.tools.generate_command import decoder_tokenizer, open_decoder
 
 QUALITY_PAGE = PAGE.parent / "quality.md"
 CONTEXT = 256
@@ -110,7 +110,7 @@ def compared(model: Path, count: int) -> Iterator[Comparison]:
         for dtype in ("auto", "f32")
     )
     llama = LlamaCpp(model, CONTEXT, 1)
-    tokenizer: Any = read_tokenizer(kept.folder, kept.vocabulary)
+    tokenizer: Any = decoder_tokenizer(kept.folder, kept.vocabulary)
     for prompt in PROMPTS:
         ids = tokenizer.encode(prompt).ids
         theirs, tokens = continued(llama, ids, count)

@@ -67,7 +67,7 @@ def open_tokenizer(folder: Path) -> Any:
         raise KaokenError(f"{path} is no tokenizer: {error}") from None
 
 
-def read_tokenizer(folder: Path, max_tokens: int | None) -> Any:
+def batch_tokenizer(folder: Path, max_tokens: int | None) -> Any:
     """`open_tokenizer`, so that it pads a batch and cuts texts to `max_tokens`."""
     tokenizer = open_tokenizer(folder)
     padding = tokenizer.padding or {}
@@ -108,7 +108,7 @@ def read_texts(path: Path) -> list[str]:
 def text_samples(folder: Path, path: Path, max_tokens: int) -> list[dict[str, np.ndarray]]:
     """Each line of a file as the inputs of an encoder, alone. KaokenError without a tokenizer."""
     texts = read_texts(path)
-    tokenizer = read_tokenizer(folder, max_tokens)
+    tokenizer = batch_tokenizer(folder, max_tokens)
     dtypes = dict.fromkeys(FILL, np.int64)
     return [encoder_inputs([e], dtypes) for e in map(tokenizer.encode, texts)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from kaoken.dialect.dims import Dim
 from kaoken.errors import KaokenError
+from kaoken.json_files import read_json
 
 MANIFEST = "manifest.json"
 _ERROR_BYTES = 512
@@ -149,26 +149,22 @@ class Context:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """manifest.json of a compiled folder; KaokenError when there is none."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except OSError:
+    manifest = read_json(folder / MANIFEST)
+    if manifest is None:
         raise KaokenError(
             f"{folder} is not a compiled model: it has no manifest.json; `kaoken compile` makes one"
-        ) from None
-    except ValueError:
-        manifest = None
-    if not isinstance(manifest, dict) or "kaoken" not in manifest:
-        raise KaokenError(f"{folder / 'manifest.json'} is not a manifest of kaoken")
+        )
+    if "kaoken" not in manifest:
+        raise KaokenError(f"{folder / MANIFEST} is not a manifest of kaoken")
     return manifest
 
 
 def is_package(folder: Path) -> bool:
     """True if kaoken wrote this folder."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        return "kaoken" in (read_json(folder / MANIFEST) or {})
+    except KaokenError:
         return False
-    return isinstance(manifest, dict) and "kaoken" in manifest
 
 
 def _file(folder: Path, name: str) -> Path:

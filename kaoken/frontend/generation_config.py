@@ -9,7 +9,6 @@ A Hugging Face folder says it in generation_config.json, else in config.json; a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from xdsl.ir import Attribute
 
 from kaoken.dialect.generation import GENERATION
 from kaoken.dialect.nn import int_attr
-from kaoken.errors import KaokenError
+from kaoken.json_files import read_json
 from kaoken.modules import add_notes
 
 RECORDED = (
@@ -125,8 +124,8 @@ def tokens_of(model: Any, name: str) -> tuple[int, ...]:
 
 def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
     """A Hugging Face folder's end tokens (all of a list) and defaults."""
-    config = _read(folder / "config.json")
-    own = _read(folder / "generation_config.json")
+    config = read_json(folder / "config.json") or {}
+    own = read_json(folder / "generation_config.json") or {}
     ends = own.get("eos_token_id", config.get("eos_token_id"))
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     return tuple(dict.fromkeys(map(int, ends))), _recorded(own)
@@ -134,7 +133,7 @@ def of_folder(folder: Path) -> tuple[tuple[int, ...], dict[str, Any]]:
 
 def notes_of_folder(folder: Path) -> list[str]:
     """What the folder asks of `generate` and kaoken has not, in a sentence."""
-    own = _read(folder / "generation_config.json")
+    own = read_json(folder / "generation_config.json") or {}
     unknown = [name for name in _UNKNOWN if own.get(name) not in _NEUTRAL]
     return [f"generation_config.json: {', '.join(unknown)} are not followed"] if unknown else []
 
@@ -158,15 +157,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return isinstance(value, bool | int | float)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise KaokenError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise KaokenError(f"{path} holds no JSON object")
-    return value

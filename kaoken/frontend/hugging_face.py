@@ -27,6 +27,7 @@ from kaoken.frontend.graph import Graph
 from kaoken.frontend.hugging_face_inputs import example_inputs, text_config
 from kaoken.frontend.pytree import TENSOR
 from kaoken.frontend.torch_export import import_module, quietly
+from kaoken.json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -126,13 +127,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise KaokenError(f"there is no folder {path}")
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text())
-    except OSError:
-        raise KaokenError(f"{path} holds no config.json: it is not a Hugging Face model") from None
-    except ValueError:
-        raise KaokenError(f"{file} is not JSON: fetch it again") from None
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = read_json(file)
+    if config is None:
+        raise KaokenError(f"{path} holds no config.json: it is not a Hugging Face model")
+    if "model_type" not in config:
         raise KaokenError(f'{file} has no "model_type": it is not a transformers model')
     return config
 
@@ -227,8 +225,8 @@ def _shards(file: Path) -> list[Path]:
     if file.suffix != ".json":
         return [file]
     try:
-        names = set(json.loads(file.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
+        names = set(read_json(file)["weight_map"].values())
+    except (KeyError, AttributeError):
         raise KaokenError(f"{file} is not an index of weights: fetch it again") from None
     return [file.parent / name for name in sorted(names)]
 
@@ -277,19 +275,17 @@ _POSITIONS_AFTER_PADDING = {
 def folder_head(path: Path) -> str:
     """The head that a sentence-transformers folder asks for: beside or above the model."""
     for folder in (path, path.parent):
-        file = folder / "modules.json"
-        if file.exists():
-            kinds = [str(entry.get("type", "")) for entry in json.loads(file.read_text())]
-            return _head_of(folder, kinds)
+        modules = read_json(folder / "modules.json", list)
+        if modules is not None:
+            return _head_of(folder, [str(entry.get("type", "")) for entry in modules])
     return _head_of(path, ["Pooling"]) if (path / "1_Pooling").exists() else "none"
 
 
 def _head_of(folder: Path, kinds: Sequence[str]) -> str:
     if not any("Pooling" in kind for kind in kinds):
         return "none"
-    file = folder / "1_Pooling" / "config.json"
-    pooling = json.loads(file.read_text()) if file.exists() else {"pooling_mode_mean_tokens": True}
-    if not pooling.get("pooling_mode_mean_tokens"):
+    pooling = read_json(folder / "1_Pooling" / "config.json")
+    if pooling is not None and not pooling.get("pooling_mode_mean_tokens"):
         return "none"
     return "sentence" if any("Normalize" in kind for kind in kinds) else "mean-pool"
 

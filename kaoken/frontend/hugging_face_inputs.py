@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaoken.errors import KaokenError
+from kaoken.json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -88,13 +88,9 @@ def _image(path: Path, config: Any, batch: int) -> torch.Tensor:
 
 def _processor_size(path: Path) -> tuple[int, int] | None:
     """The size of images after the folder's own preprocessing."""
-    file = path / "preprocessor_config.json"
-    try:
-        config = json.loads(file.read_text())
-    except OSError:
+    config = read_json(path / "preprocessor_config.json")
+    if config is None:
         return None
-    except ValueError:
-        raise KaokenError(f"{file} is not JSON: fetch it again") from None
     crop = config.get("crop_size") if config.get("do_center_crop", True) else None
     return _height_and_width(crop) or _height_and_width(config.get("size"))
 

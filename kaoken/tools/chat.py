@@ -13,32 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from kaoken.errors import KaokenError
+from kaoken.json_files import read_json
 
 
 def chat_text(folder: Path, messages: Sequence[Mapping[str, str]]) -> str:
     """Messages in the words of the model's chat template, up to where the answer begins."""
     path = folder / "tokenizer_config.json"
-    config = _read(path)
+    config = read_json(path) or {}
     template = _template(folder, config)
     if template is None:
         raise KaokenError(f"{folder} has no chat template: leave out --chat")
     environment = _environment()
     from jinja2.exceptions import TemplateError
 
-    special = _special_tokens(_read(folder / "special_tokens_map.json") | config)
+    special = _special_tokens((read_json(folder / "special_tokens_map.json") or {}) | config)
     try:
         rendered = environment.from_string(template)
         return rendered.render(messages=messages, add_generation_prompt=True, **special)
     except TemplateError as error:
         raise KaokenError(f"{path}: the chat template fails: {error}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, nothing where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise KaokenError(f"{path} is not JSON: {error}") from None
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:

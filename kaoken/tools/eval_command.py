@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kaoken.errors import KaokenError
 from kaoken.evaluation import Progress, Score, evaluate, windows_of
 from kaoken.options import CompileOptions
-from kaoken.tools.generate_command import open_decoder, read_tokenizer
+from kaoken.tools.generate_command import decoder_tokenizer, open_decoder
 from kaoken.tools.kaoken import print_json
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def measure(
     """The figures as plain data, with a progress bar on the terminal meanwhile."""
     size = min(one.capacity for one in (decoder, reference) if one is not None)
     window = min(request.window, size)
-    tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
+    tokenizer = decoder_tokenizer(decoder.folder, decoder.vocabulary)
     ids = tokenizer.encode(text, add_special_tokens=False).ids[: request.tokens]
     windows = windows_of(ids, window, tokenizer.encode("").ids)
     start = time.perf_counter()

@@ -131,7 +131,7 @@ def run_generate(
         raise KaokenError(f"{decoder.name} reads each source anew: leave out --prefix-cache")
     options = request.options(recorded_of(decoder.manifest))
     seed = secrets.randbits(32) if request.seed is None else request.seed
-    tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
+    tokenizer = decoder_tokenizer(decoder.folder, decoder.vocabulary)
     text = chat_text(decoder.folder, request.messages) if request.chat else request.prompt
     ids = tokenizer.encode(text, add_special_tokens=not request.chat).ids
     if request.prefix_cache is not None and request.prefix_cache.exists():
@@ -304,7 +304,7 @@ def _compile(
         print(note, file=sys.stderr)
 
 
-def read_tokenizer(folder: Path, vocabulary: int) -> Any:
+def decoder_tokenizer(folder: Path, vocabulary: int) -> Any:
     """The package's tokenizer. Raises KaokenError where there is none, or for another model."""
     tokenizer = whole_tokenizer(folder)
     if (size := tokenizer.get_vocab_size()) > vocabulary:

@@ -11,7 +11,7 @@ import numpy as np
 from kaoken.compiled_model import CompiledModel
 from kaoken.compiler import load
 from kaoken.errors import KaokenError
-from kaoken.texts import FILL, encoder_inputs, read_tokenizer
+from kaoken.texts import FILL, batch_tokenizer, encoder_inputs
 from kaoken.tools.kaoken import print_json
 
 _SENTENCE = "sentence_embedding"
@@ -38,7 +38,7 @@ def embed(folder: Path, texts: Sequence[str], threads: int | None = None) -> np.
     unknown = [spec["name"] for spec in model.manifest["inputs"] if spec["name"] not in FILL]
     if unknown:
         raise KaokenError(f"{folder} is no text encoder: it has an input {unknown[0]}")
-    tokenizer = read_tokenizer(folder, model.manifest["symbols"].get("tokens"))
+    tokenizer = batch_tokenizer(folder, model.manifest["symbols"].get("tokens"))
     rows: list[np.ndarray] = []
     for some in _batches(texts, model.manifest["symbols"].get("batch", 1)):
         rows.append(_embed_batch(model, tokenizer.encode_batch(some)))

@@ -18,7 +18,7 @@ import numpy as np
 from kaoken.errors import KaokenError
 from kaoken.model_files import generates
 from kaoken.options import CompileOptions
-from kaoken.texts import SENTENCES, encoder_inputs, read_texts, read_tokenizer
+from kaoken.texts import SENTENCES, batch_tokenizer, encoder_inputs, read_texts
 from kaoken.tools.verify_decoder import CONTEXT, TOLERANCE, decoder_logits
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _embeddings(
     """The mean of each text's tokens, of length 1, as [texts, hidden]: compiled and expected."""
     import torch
 
-    tokenizer = read_tokenizer(path, most)
+    tokenizer = batch_tokenizer(path, most)
     names: dict[str, Any] = dict.fromkeys(("input_ids", "attention_mask"), np.int64)
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     for encoding in map(tokenizer.encode, texts):

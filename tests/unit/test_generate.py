@@ -152,7 +152,7 @@ def test_chat_templates_are_rendered_as_by_transformers(tmp_path: Path) -> None:
 
 def test_prompts_are_neither_cut_nor_filled_up(tmp_path: Path) -> None:
     """Though a tokenizer.json may ask for it, as those of encoders do."""
-    from kaoken.tools.generate_command import read_tokenizer
+    from kaoken.tools.generate_command import decoder_tokenizer
 
     words = tokenizers.models.WordLevel({"a": 0, "[PAD]": 1}, unk_token="[PAD]")
     tokenizer = tokenizers.Tokenizer(words)
@@ -160,7 +160,7 @@ def test_prompts_are_neither_cut_nor_filled_up(tmp_path: Path) -> None:
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(pad_id=1, length=8)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert read_tokenizer(tmp_path, 2).encode("a a a a a").ids == [0] * 5
+    assert decoder_tokenizer(tmp_path, 2).encode("a a a a a").ids == [0] * 5
 
 
 def test_narrow_caches(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,10 +280,10 @@ def test_ctrl_c_leaves_the_context_usable(
     from kaoken.compiled_decoder import CompiledDecoder
     from kaoken.generation.options import GenerationOptions
     from kaoken.options import CompileOptions
-    from kaoken.tools.generate_command import Timing, generate_text, open_decoder, read_tokenizer
+    from kaoken.tools.generate_command import Timing, decoder_tokenizer, generate_text, open_decoder
 
     decoder = open_decoder(story, CompileOptions(), 1024)
-    tokenizer = read_tokenizer(decoder.folder, decoder.vocabulary)
+    tokenizer = decoder_tokenizer(decoder.folder, decoder.vocabulary)
     ids = tokenizer.encode(PROMPT).ids
     whole = decoder.generate(ids, 12)
     step = CompiledDecoder.step

@@ -374,7 +374,7 @@ def test_what_a_folder_says(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(text)
     assert of_folder(tmp_path) == ((7, 2), {"do_sample": True, "top_p": 0.9})
     (tmp_path / "generation_config.json").write_text("{")
-    with pytest.raises(KaokenError, match="cannot be read as JSON"):
+    with pytest.raises(KaokenError, match=r"generation_config\.json is not JSON"):
         of_folder(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"top_h": 0.5, "typical_p": 1.0}')
     (note,) = notes_of_folder(tmp_path)

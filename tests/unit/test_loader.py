@@ -149,9 +149,10 @@ def test_default_of_a_left_out_input(model: CompiledModel, tmp_path: Path) -> No
 def test_folders_that_are_no_model(model: CompiledModel, tmp_path: Path) -> None:
     with pytest.raises(KaokenError, match="is not a compiled model: it has no manifest"):
         Library(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(KaokenError, match="is not a manifest of kaoken"):
-        Library(tmp_path)
+    for text, message in (("{", "is not JSON"), ("[]", "no JSON object"), ("{}", "not a manifest")):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(KaokenError, match=message):
+            Library(tmp_path)
     copy = Path(shutil.copytree(model.folder, tmp_path / "copy"))
     (copy / "libtiny.so").write_bytes(b"nothing")
     with pytest.raises(KaokenError, match="cannot be loaded on this machine"):
