@@ -20,7 +20,7 @@ from kaoken.options import CompileOptions
 from kaoken.weights import attach_store, store_of
 from tests.c import cross
 from tests.c.c_harness import parse
-from tests.c.test_vector_ops import (
+from tests.c.vector_cases import (
     CASES,
     DTYPES,
     REDUCTIONS,

@@ -24,8 +24,8 @@ from kaoken.modules import parse_module
 from kaoken.options import CompileOptions
 from kaoken.weights import attach_store, store_of
 from tests.available import missing
+from tests.c.layers import ATTENTION, LINEAR
 from tests.c.stages import compile_stage, run_stage
-from tests.c.test_stages import ATTENTION, LINEAR
 from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs
 
 TOOLS = ("mlir-opt-19", "mlir-opt", "iree-opt")

@@ -1,8 +1,4 @@
-"""Decoders compiled from GGUF files: the greedy text and the logits of transformers.
-
-Greedy texts are equal when every token is the likeliest after those before it, so one pass of
-PyTorch over kaoken's text checks all of its tokens and logits.
-"""
+"""Decoders compiled from GGUF files: the greedy text and the logits of transformers."""
 
 from __future__ import annotations
 
@@ -24,37 +20,13 @@ pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
 
 from kaoken.bench.decoder_models import from_gguf  # noqa: E402
-from tests.unit.gguf_files import random_model, write_gguf  # noqa: E402
-from tests.unit.test_gguf import GEMMA3, SIZES  # noqa: E402
-
-TOLERANCE = 1e-3
-"""Largest difference of logits, relative to the largest logit."""
+from tests.parity.decoder_parity import ONCE, all_logits, assert_greedy_parity  # noqa: E402
+from tests.unit.gguf_files import GEMMA3, SIZES, random_model, write_gguf  # noqa: E402
 
 
 def compile_gguf(path: Path, folder: Path, **options: Any) -> CompiledDecoder:
     kaoken.compile(path, out=folder, **options)
     return kaoken.load_decoder(folder)
-
-
-def assert_greedy_parity(decoder: CompiledDecoder, model: Any, prompt: list[int], new: int) -> None:
-    """The text that the decoder gives is PyTorch's, and so are the logits at each of its tokens."""
-    text = decoder.generate(prompt, new, eos_token_id=[], forced_eos_token_id=[])[0]
-    with torch.no_grad():
-        wanted = model(torch.from_numpy(text)[None]).logits[0].float().numpy()
-    first = len(prompt) - 1
-    np.testing.assert_array_equal(text[first + 1 :], wanted[first:-1].argmax(-1))
-    rows = all_logits(decoder, text, [len(prompt)] + [1] * (len(text) - len(prompt)))
-    for row, at in zip(rows, range(first, len(text)), strict=True):
-        assert np.abs(row - wanted[at]).max() <= TOLERANCE * np.abs(wanted[at]).max()
-
-
-def all_logits(decoder: CompiledDecoder, ids: np.ndarray, pieces: list[int]) -> np.ndarray:
-    """The logits behind each piece."""
-    decoder.reset()
-    rows: list[np.ndarray] = []
-    for size in pieces:
-        rows.append(decoder.prefill(ids[len(decoder) : len(decoder) + size]).copy())
-    return np.stack(rows)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +43,6 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 def decoder(stories: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> CompiledDecoder:
     folder = tmp_path_factory.mktemp("stories") / "stories"
     return compile_gguf(stories[1], folder, max_tokens=300, threads=2)
-
-
-ONCE = [1, 403, 407, 261, 378]
-"""Once upon a time"""
 
 
 @needs_stories

@@ -19,7 +19,7 @@ from kaoken.frontend.hugging_face_decoder import import_decoder_folder
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tests.parity.test_decoders import all_logits, assert_greedy_parity  # noqa: E402
+from tests.parity.decoder_parity import all_logits, assert_greedy_parity  # noqa: E402
 
 SMALL = {
     "vocab_size": 97,

@@ -18,7 +18,7 @@ from tests.available import STORIES, needs_stories
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tests.parity.test_decoders import ONCE, all_logits, assert_greedy_parity  # noqa: E402
+from tests.parity.decoder_parity import ONCE, all_logits, assert_greedy_parity  # noqa: E402
 
 VOCABULARY = 97
 SIZES = {

@@ -86,3 +86,13 @@ def random_model(kind: str, **sizes: Any) -> Any:
             elif name.endswith("bias"):
                 parameter.normal_()
     return model
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 44,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+GEMMA3 = SIZES | {"sliding_window": 7, "query_pre_attn_scalar": 8, "num_hidden_layers": 7}

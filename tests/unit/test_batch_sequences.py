@@ -10,7 +10,7 @@ from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
 from kaoken.passes.batch_sequences import batch_sequences
 from tests.helpers import apply_passes, fill_weights
-from tests.unit.test_add_caches import BODIES, VOCABULARY, model
+from tests.unit.causal_models import BODIES, VOCABULARY, model
 
 CALLS = [(1, 1, 1), (17, 0, 7), (0, 128, 0), (1, 0, 1), (3, 0, 0), (0, 1, 0)]
 """Tokens of each of three sequences."""

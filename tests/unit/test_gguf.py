@@ -25,16 +25,14 @@ pytest.importorskip("transformers")
 from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from tests.unit.gguf_files import random_blocks, random_model, write_gguf  # noqa: E402
+from tests.unit.gguf_files import (  # noqa: E402
+    GEMMA3,
+    SIZES,
+    random_blocks,
+    random_model,
+    write_gguf,
+)
 
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 44,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
-GEMMA3 = SIZES | {"sliding_window": 7, "query_pre_attn_scalar": 8, "num_hidden_layers": 7}
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("llama", SIZES, {}),
     "llama untied": ("llama", SIZES | {"tie_word_embeddings": False}, {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
-from kaoken.backend.c_printer import print_module
 from kaoken.backend.machine import TargetMachine
-from kaoken.backend.toolchain import find_compiler, run_compiler
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
 from kaoken.passes.lower_math import LowerMathPass
 from tests.helpers import apply_passes
+from tests.unit.math_kernels import FREE, call_compiled, compiled, kernel
 from tests.unit.numpy_ir import run
 
 Array = np.ndarray[Any, Any]
 
-FREE = ("arith.constant", "arith.bitcast", "func.return")
 TINIEST_EXP = 2.0**-125.5
 
 
@@ -196,52 +192,6 @@ def test_scalars_and_vectors_give_equal_bits() -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(KaokenError, match=r"no precision `fast`: choose one of exact"):
         LowerMathPass(precision="fast")
-
-
-KERNEL = """
-func.func @{name}(%source : memref<?x24xf32>, %y : memref<?x24xf32>, %rows : index) {{
-  %zero = arith.constant 0.0 : f32
-  %column = arith.constant 0 : index
-  affine.for %row = 0 to %rows step 2 {{
-    %x = vector.transfer_read %source[%row, %column], %zero {{
-      permutation_map = affine_map<(d0, d1) -> (d0, d1)>, in_bounds = [true, true]
-    }} : memref<?x24xf32>, vector<2x24xf32>
-    {body}
-    vector.transfer_write %r, %y[%row, %column] {{
-      permutation_map = affine_map<(d0, d1) -> (d0, d1)>, in_bounds = [true, true]
-    }} : vector<2x24xf32>, memref<?x24xf32>
-  }}
-  return
-}}
-"""
-
-
-def kernel(name: str, body: str) -> str:
-    """A function that applies `body`, from %x to %r, to every element of rows of 24."""
-    return KERNEL.format(name=name, body=body)
-
-
-def compiled(module: ModuleOp, machine: TargetMachine, folder: Path) -> dict[str, Any]:
-    """The module's functions, compiled from their C."""
-    source = print_module(module, machine)
-    pointers = {name: f.name for name, f in source.functions.items()}
-    exported = "".join(
-        f"\nvoid call_{name}(const float *x, float *y, int64_t n) {{ {c}(x, y, n); }}\n"
-        for name, c in pointers.items()
-    )
-    (folder / "math.c").write_text("#include <math.h>\n" + source.code + exported)
-    compiler = find_compiler()
-    command = [*compiler.command, *machine.compiler_flags(compiler.family), "-shared", "-fPIC"]
-    run_compiler([*command, str(folder / "math.c"), "-o", str(folder / "math.so"), "-lm"])
-    library = ctypes.CDLL(str(folder / "math.so"))
-    return {name: getattr(library, f"call_{name}") for name in pointers}
-
-
-def call_compiled(function: Any, x: Array) -> Array:
-    """What a compiled kernel makes of rows of 24."""
-    y = np.empty_like(x)
-    function(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), ctypes.c_int64(len(x)))
-    return y
 
 
 def test_the_printed_c_gives_equal_bits(tmp_path: Path) -> None:

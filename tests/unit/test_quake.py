@@ -14,8 +14,8 @@ from xdsl.dialects.func import FuncOp
 from kaoken.backend.machine import TargetMachine
 from kaoken.modules import parse_module
 from tests.helpers import apply_passes
+from tests.unit.math_kernels import FREE, call_compiled, compiled, kernel
 from tests.unit.numpy_ir import run
-from tests.unit.test_lower_math import FREE, call_compiled, compiled, kernel
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.unit.test_frontend_recognise import imported_ops  # noqa: E402
+from tests.unit.written_modules import imported_ops  # noqa: E402
 
 HEADS, SIZE = 3, 8
 

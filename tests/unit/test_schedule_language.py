@@ -25,8 +25,8 @@ from kaoken.schedule.parser import parse_schedule, read_schedule
 from kaoken.schedule.printing import print_schedules
 from kaoken.tools import kaoken_opt
 from kaoken.universe import make_context
+from tests.c.layers import ATTENTION
 from tests.c.stages import compile_stage, run_stage
-from tests.c.test_stages import ATTENTION
 from tests.helpers import apply_passes, assert_close, fill_weights, random_inputs
 
 V3, V4 = TargetMachine.parse("x86-64-v3"), TargetMachine.parse("x86-64-v4+vnni")

@@ -25,7 +25,7 @@ from tests.helpers import (
     store_from,
     tensor_text,
 )
-from tests.unit.test_few_bits import random_weight
+from tests.unit.few_bit_weights import random_weight
 
 IDS = '%ids: tensor<?xi64> {kaoken.shape = #kaoken.shape<[s]>, kaoken.name = "ids"}'
 
