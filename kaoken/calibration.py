@@ -26,17 +26,9 @@ from kaoken.dialect.base import tensor_type
 from kaoken.dialect.generation import ENCODE, SOURCE
 from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp
 from kaoken.dialect.quant import steps_above, steps_below
-from kaoken.dialect.reference import (
-    Array,
-    Arrays,
-    KaokenFunctions,
-    layer_norm,
-    relu,
-    rms_norm,
-    run_module,
-    sigmoid,
-    silu,
-)
+from kaoken.dialect.reference import KaokenFunctions, run_module
+from kaoken.dialect.reference.results import Array, Arrays
+from kaoken.dialect.reference.rows import layer_norm, relu, rms_norm, sigmoid, silu
 from kaoken.dialect.tensor import CastOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.errors import KaokenError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, f64, i64
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import Data, SpacedOpaqueSyntaxAttribute
 from xdsl.irdl import irdl_attr_definition
@@ -251,3 +252,12 @@ class Reduction(StrEnum):
 @irdl_attr_definition
 class ReductionAttr(EnumAttribute[Reduction], SpacedOpaqueSyntaxAttribute):
     name = "kaoken.reduction"
+
+
+def float_attr(value: float) -> FloatAttr:
+    """A scalar parameter such as eps or scale, kept in double precision."""
+    return FloatAttr(value, f64)
+
+
+def int_attr(value: int) -> IntegerAttr:
+    return IntegerAttr(value, i64)

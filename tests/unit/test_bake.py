@@ -6,7 +6,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.analysis.constants import is_constant
 from kaoken.dialect.nn import AttentionOp, EmbeddingOp, LinearOp, WeightOp
-from kaoken.dialect.reference import unpack_weight
+from kaoken.dialect.reference.linear import unpack_weight
 from kaoken.dialect.tensor import BroadcastOp, ElementwiseOp
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module

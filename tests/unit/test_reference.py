@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.dialect.kaoken import Kaoken
-from kaoken.dialect.reference import KaokenFunctions, run_module, unpack_weight
+from kaoken.dialect.reference import KaokenFunctions, run_module
+from kaoken.dialect.reference.linear import unpack_weight
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
 from kaoken.weights import attach_store
@@ -152,9 +153,7 @@ def test_matmul() -> None:
     b = RANDOM.standard_normal((3, 5, 6)).astype("f4")
     check("kaoken.matmul {}, {} : {t0}, {t1}", [a, b], t(a) @ t(b))
     turned = np.ascontiguousarray(b.swapaxes(1, 2))
-    check(
-        "kaoken.matmul {}, {} {{transpose_rhs = true}} : {t0}, {t1}", [a, turned], t(a) @ t(b)
-    )
+    check("kaoken.matmul {}, {} {{transpose_rhs = true}} : {t0}, {t1}", [a, turned], t(a) @ t(b))
 
 
 def heads(x: np.ndarray, count: int) -> torch.Tensor:
