@@ -19,7 +19,7 @@ from xdsl.interpreter import Interpreter, impl, register_impls
 from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
-from kaoken.analysis.shapes import argument_name, argument_shapes
+from kaoken.analysis.shapes import argument_name, argument_shapes, declared_maxima
 from kaoken.dialect import nn
 from kaoken.dialect.attributes import Activation, Norm
 from kaoken.dialect.base import tensor_type
@@ -32,7 +32,6 @@ from kaoken.dialect.reference.rows import layer_norm, relu, rms_norm, sigmoid, s
 from kaoken.dialect.tensor import CastOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.errors import KaokenError
-from kaoken.passes.lower_to_loops import declared_maxima
 
 LOW_ZERO_POINT = 32
 """The zero point of inputs that are mostly positive, such as those behind a GELU."""

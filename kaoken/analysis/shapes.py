@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from xdsl.dialects.builtin import ArrayAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, StringAttr, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.traits import SymbolTable
@@ -24,6 +24,7 @@ from kaoken.errors import KaokenError
 
 SHAPE = "kaoken.shape"
 NAME = "kaoken.name"
+MAX = "kaoken.max"
 RESULT_SHAPES = "kaoken.result_shapes"
 """Function attribute: a list of `#kaoken.shape`, in the function's own symbols."""
 
@@ -226,3 +227,12 @@ def _refine(shape: Shape, type_: Attribute) -> Shape:
         k if k.constant is not None and s.constant is None else s
         for s, k in zip(shape, known, strict=True)
     )
+
+
+def declared_maxima(func: FuncOp) -> dict[str, int]:
+    """`kaoken.max`: the largest value of each symbolic size."""
+    declared = func.attributes.get(MAX)
+    if not isinstance(declared, DictionaryAttr):
+        return {}
+    values = declared.data.items()
+    return {k: v.value.data for k, v in values if isinstance(v, IntegerAttr)}

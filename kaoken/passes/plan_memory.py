@@ -44,9 +44,10 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.arena import ALIGNMENT, Block, Interval, place
+from kaoken.analysis.shapes import declared_maxima
 from kaoken.dialect.kaoken_loop import StateOp, TeamType, ThreadIdOp, ViewOp
 from kaoken.errors import KaokenError
-from kaoken.passes.lower_to_loops import LowerToLoopsPass, declared_maxima
+from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.parallelize import THREADS
 
 ARENA = "kaoken.arena_bytes"

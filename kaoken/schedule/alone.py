@@ -27,12 +27,11 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
 from kaoken.analysis.constants import is_constant, is_stored
-from kaoken.analysis.shapes import Shapes
+from kaoken.analysis.shapes import MAX, Shapes, declared_maxima
 from kaoken.dialect.attributes import Directive, ScheduleAttr, Shape, ShapeAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.nn import WeightOp
 from kaoken.dtypes import numpy_dtype
-from kaoken.passes.lower_to_loops import MAX, declared_maxima
 from kaoken.schedule.facts import Part
 from kaoken.weights import WeightStore, attach_store
 

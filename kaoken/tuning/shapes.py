@@ -9,10 +9,9 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.analysis.cost import cost_of
-from kaoken.analysis.shapes import Shapes
+from kaoken.analysis.shapes import Shapes, declared_maxima
 from kaoken.dialect.attributes import Directive, ScheduleAttr
 from kaoken.dialect.nn import AttentionOp, LinearOp, MatmulOp
-from kaoken.passes.lower_to_loops import declared_maxima
 from kaoken.schedule.apply import shapes_around
 from kaoken.schedule.facts import WORDS, Part, facts_of, parts_of
 from kaoken.schedule.language import OPEN

@@ -19,6 +19,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.passes import ModulePass
 
+from kaoken.analysis.shapes import MAX
 from kaoken.backend.loader import Library
 from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.attributes import ScheduleAttr
@@ -29,7 +30,6 @@ from kaoken.passes.annotate_cost import COST, NORM_COST
 from kaoken.passes.bake import BakePass
 from kaoken.passes.choose_schedule import TARGET
 from kaoken.passes.instrument import InstrumentPass
-from kaoken.passes.lower_to_loops import MAX
 from kaoken.schedule.alone import module_of
 from kaoken.tuning.shapes import OpShape
 

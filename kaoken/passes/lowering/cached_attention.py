@@ -40,26 +40,32 @@ from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr
 
-from kaoken.dialect.attributes import ScheduleAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.decoder import PANEL, CacheReadOp, cache_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lowering.attention_plan import bias_buffer, columns_of, final_score
+from kaoken.passes.lowering.cache_parts import (
+    FEW,
+    PART,
+    PART_PANELS,
+    Partial,
+    PartsOfKeys,
+    Sizes,
+    Tile,
+    both,
+    by_heads,
+    less,
+)
 from kaoken.passes.lowering.decoder import CacheMemory, extent
 from kaoken.passes.lowering.kernel import Kernel
-from kaoken.passes.lowering.nest import Extent, Index, Span
+from kaoken.passes.lowering.nest import Span
 from kaoken.passes.lowering.rows import LOWEST
 
 MINUS_INFINITY = float("-inf")
 LAYOUTS = ("panels", "rows")
 """How keys and values must lie."""
-PART_PANELS = 8
-PART = PART_PANELS * PANEL
-"""Keys of a part."""
-FEW = 8
-"""Up to so many tokens, threads divide the parts among themselves; of more, the tokens."""
 
 
 def reads_caches(op: AttentionOp) -> bool:
@@ -80,75 +86,8 @@ def _whole_heads(op: AttentionOp) -> bool:
     return part.offset % size == 0 == tensor_type(part.source).get_shape()[-1] % size
 
 
-class _Sizes:
-    """The sizes of an op's kernels."""
-
-    def __init__(self, op: AttentionOp):
-        self.op = op
-        self.heads, self.kv_heads = op.heads, op.kv_heads
-        self.group = op.heads // op.kv_heads
-        self.size = tensor_type(op.query).get_shape()[-1] // op.heads
-        self.value_size = tensor_type(op.value).get_shape()[-1] // op.kv_heads
-        self.window = None if op.window is None else op.window.value.data
-        schedule = op.schedule or ScheduleAttr(())
-        tiles = {d.args[0]: int(d.args[1]) for d in schedule.all("tile")}
-        self.tokens, self.heads_at_once = tiles.get("i", 1), tiles.get("r", 1)
-        self.width = next((int(d.args[0]) for d in schedule.all("panel")), PANEL)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of tokens of few tokens."""
-        return -(-FEW // self.tokens)
-
-    @property
-    def parts(self) -> int:
-        """The most parts that the tokens of a tile see."""
-        read = self.op.key.owner
-        assert isinstance(read, CacheReadOp)
-        whole = -(-cache_type(read.cache).capacity.data // PART)
-        return whole if self.window is None else min(whole, self.window_parts)
-
-    @property
-    def window_parts(self) -> int:
-        assert self.window is not None
-        return -(-(self.window + self.tokens - 1) // PART) + 1
-
-    def shared_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of what threads share of few tokens: the parts' sums of values, tops and totals."""
-        each = (self.tiles, self.kv_heads, self.parts, self.tokens, self.group)
-        return (*each, self.value_size), each, each
-
-
-def shared_types(op: AttentionOp) -> list[MemRefType]:
-    """The buffers between the two kernels of an op."""
-    return [MemRefType(f32, shape) for shape in _Sizes(op).shared_shapes()]
-
-
 @dataclass
-class _Partial:
-    """Memory for parts: their place is behind the indices `at`."""
-
-    sums: SSAValue
-    tops: SSAValue
-    totals: SSAValue
-    at: tuple[SSAValue, ...] = ()
-
-
-@dataclass
-class _Tile:
-    """Some tokens, from `i` on, and a key head; the parts first .. last that they see."""
-
-    i: SSAValue
-    tokens: Extent
-    g: SSAValue
-    end: SSAValue
-    """The first key that none of the tokens sees."""
-    first: SSAValue
-    last: SSAValue
-
-
-@dataclass
-class _Keys:
+class Keys:
     """The keys of a part that a tile sees: `panels` panels from `first` on."""
 
     first: SSAValue
@@ -160,7 +99,7 @@ class _Keys:
 
 def lower_cached_attention(op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]) -> None:
     """The kernel that works on parts; `shared` are the caller's buffers of `shared_types`."""
-    sizes = _Sizes(op)
+    sizes = Sizes(op)
     kernel.name = f"cached_attention_{op.heads}x{sizes.size}"
     kind = "causal " if op.causal.value.data else ""
     kernel.comment = f"{kind}softmax(q k^T) v of {op.heads} heads, keys and values from caches"
@@ -172,14 +111,14 @@ def lower_cached_attention(op: AttentionOp, kernel: Kernel, shared: Sequence[SSA
 
 def lower_combine(op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]) -> None:
     """The kernel that puts together the parts of few tokens."""
-    sizes = _Sizes(op)
+    sizes = Sizes(op)
     kernel.name = f"combine_parts_{op.heads}x{sizes.size}"
     kernel.comment = "attention of few tokens from that to parts of the keys"
-    base = _Base(sizes, op, kernel, shared)
+    base = PartsOfKeys(sizes, op, kernel, shared)
     n, heads = kernel, op.heads
     with n.parallel("it", FEW * heads) as it:
         i, h = n.affine(lambda it: it // heads, it), n.affine(lambda it: it % heads, it)
-        with n.when(_both(n, base.is_few(), _less(n, i, base.queries))):
+        with n.when(both(n, base.is_few(), less(n, i, base.queries))):
             tokens = sizes.tokens
             number = n.affine(lambda i: i // tokens, i)
             g = n.affine(lambda h: h // sizes.group, h)
@@ -190,104 +129,10 @@ def lower_combine(op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]) -
             base.combine(base.shared, tile, t, r)
 
 
-class _Base:
-    """What both kernels have: sizes, the memory of parts, and how these are put together."""
-
-    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]):
-        self.sizes, self.op, self.n = sizes, op, kernel
-        _, queries, _ = kernel.shape(op.query)
-        self.queries = kernel.size("queries", queries)
-        self.keys_read = kernel.size("keys_read", kernel.shape(op.key)[1])
-        sums, tops, totals = [
-            kernel.buffer(name, op.result, tuple(map(Dim.of, shape)), buffer, f32)
-            for name, shape, buffer in zip(
-                ("sums", "tops", "totals"), sizes.shared_shapes(), shared, strict=True
-            )
-        ]
-        self.shared = _Partial(sums, tops, totals)
-        self.y = _by_heads(kernel, "y", op.result, sizes.value_size)
-
-    def is_few(self) -> SSAValue:
-        return _less(self.n, self.queries, FEW + 1)
-
-    def tile(self, number: SSAValue, g: SSAValue) -> _Tile:
-        """Tile `number` of the tokens."""
-        n, s = self.n, self.sizes
-        i = n.affine(lambda number: number * s.tokens, number)
-        most = AffineExpr.constant(s.tokens)
-        left = extent(lambda i, queries: (most, queries - i), i, self.queries)
-        tokens = Extent.of(1) if s.tokens == 1 else left
-        end = n.index(self.keys_read)
-        if self.op.causal.value.data:
-            end = n.insert(arith.MinSIOp(self._seen(i, s.tokens), end))
-        last = n.affine(lambda end: end.ceil_div(PART), end)
-        return _Tile(i, tokens, g, end, self._first_part(i), last)
-
-    def _seen(self, i: SSAValue, more: int = 1) -> SSAValue:
-        """How many keys query i + more - 1 sees."""
-        return self.n.affine(lambda i, k, q: i + k - q + more, i, self.keys_read, self.queries)
-
-    def seen(self, tile: _Tile, t: SSAValue) -> SSAValue:
-        """How many keys token t of a tile sees."""
-        if not self.op.causal.value.data:
-            return tile.end
-        return self.n.affine(
-            lambda i, t, k, q: i + t + k - q + 1, tile.i, t, self.keys_read, self.queries
-        )
-
-    def begin(self, i: SSAValue) -> SSAValue:
-        """The first key in the window of query i; a key before the first means that one."""
-        assert self.sizes.window is not None
-        return self._seen(i, 1 - self.sizes.window)
-
-    def _first_part(self, i: SSAValue) -> SSAValue:
-        zero = self.n.index(0)
-        if self.sizes.window is None:
-            return zero
-        part = self.n.affine(lambda begin: begin // PART, self.begin(i))
-        return self.n.insert(arith.MaxSIOp(part, zero))
-
-    def combine(self, parts: _Partial, tile: _Tile, t: SSAValue, r: SSAValue) -> None:
-        """What token t and query head r of the tile get from all parts."""
-        n, s = self.n, self.sizes
-        weights = n.alloc(MemRefType(f32, [s.parts]), "weights")
-        span = Span(n.index(0), n.insert(arith.SubiOp(tile.last, tile.first)))
-        zero = n.constant(0.0, f32)
-
-        def top(c: SSAValue) -> SSAValue:
-            return n.load(parts.tops, *parts.at, c, t, r)
-
-        largest = n.fold(
-            "c",
-            span,
-            n.constant(LOWEST, f32),
-            lambda c, acc: n.insert(arith.MaximumfOp(acc, top(c))),
-        )
-
-        def weigh(c: SSAValue, acc: SSAValue) -> SSAValue:
-            weight = n.insert(math.ExpOp(n.insert(arith.SubfOp(top(c), largest))))
-            n.store(weight, weights, c)
-            return n.insert(math.FmaOp(weight, n.load(parts.totals, *parts.at, c, t, r), acc))
-
-        total = n.fold("c", span, zero, weigh)
-        inverse = n.insert(arith.DivfOp(n.constant(1.0, f32), total))
-        row = n.affine(lambda i, t: i + t, tile.i, t)
-        head = n.affine(lambda g, r: g * s.group + r, tile.g, r)
-        with n.parallel("lane", s.value_size) as e:
-
-            def add(c: SSAValue, acc: SSAValue) -> SSAValue:
-                part = n.load(parts.sums, *parts.at, c, t, r, e)
-                return n.insert(math.FmaOp(n.load(weights, c), part, acc))
-
-            n.store(
-                n.insert(arith.MulfOp(n.fold("c", span, zero, add), inverse)), self.y, row, head, e
-            )
-
-
-class _Parts(_Base):
+class _Parts(PartsOfKeys):
     """The kernel that works on parts."""
 
-    def __init__(self, sizes: _Sizes, op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]):
+    def __init__(self, sizes: Sizes, op: AttentionOp, kernel: Kernel, shared: Sequence[SSAValue]):
         super().__init__(sizes, op, kernel, shared)
         read_keys, read_values = op.key.owner, op.value.owner
         assert isinstance(read_keys, CacheReadOp)
@@ -295,7 +140,7 @@ class _Parts(_Base):
         part = columns_of(op.query)
         if kernel.shape(part.source)[0] != Dim.of(1):
             raise KaokenError("attention over a cache takes one sequence")
-        self.q = _by_heads(kernel, "q", part.source, sizes.size)
+        self.q = by_heads(kernel, "q", part.source, sizes.size)
         self.first_head = part.offset // sizes.size
         self.keys = CacheMemory.of(kernel, "keys", read_keys.cache)
         self.values = CacheMemory.of(kernel, "values", read_values.cache)
@@ -320,10 +165,10 @@ class _Parts(_Base):
             g = n.insert(arith.DivUIOp(rest, parts))
             c = n.insert(arith.RemUIOp(rest, parts))
             first = n.affine(lambda number: number * s.tokens, number)
-            with n.when(_both(n, self.is_few(), _less(n, first, self.queries))):
+            with n.when(both(n, self.is_few(), less(n, first, self.queries))):
                 tile = self.tile(number, g)
                 part = n.insert(arith.AddiOp(tile.first, c))
-                with n.when(_less(n, part, tile.last)):
+                with n.when(less(n, part, tile.last)):
                     self.shared.at = (number, g)
                     self._part(tile, part, c, self.shared)
 
@@ -331,7 +176,7 @@ class _Parts(_Base):
         """All parts of a tile, one after the other, and then what they give together."""
         n, s = self.n, self.sizes
         each = [s.parts, s.tokens, s.group]
-        own = _Partial(
+        own = Partial(
             n.alloc(MemRefType(f32, [*each, s.value_size]), "own_sums"),
             n.alloc(MemRefType(f32, each), "own_tops"),
             n.alloc(MemRefType(f32, each), "own_totals"),
@@ -340,7 +185,7 @@ class _Parts(_Base):
         with n.parallel("it", count) as it:
             number = n.affine(lambda it: it // s.kv_heads, it)
             g = n.affine(lambda it: it % s.kv_heads, it)
-            with n.when(_less(n, FEW, self.queries)):
+            with n.when(less(n, FEW, self.queries)):
                 tile = self.tile(number, g)
                 with n.parallel("part", Span(tile.first, tile.last)) as part:
                     c = n.insert(arith.SubiOp(part, tile.first))
@@ -348,7 +193,7 @@ class _Parts(_Base):
                 with n.parallel("row", tile.tokens) as t, n.parallel("head", s.group) as r:
                     self.combine(own, tile, t, r)
 
-    def _part(self, tile: _Tile, part: SSAValue, c: SSAValue, to: _Partial) -> None:
+    def _part(self, tile: Tile, part: SSAValue, c: SSAValue, to: Partial) -> None:
         keys = self._keys(tile, part)
         self._scores(tile, keys)
         self._add_bias(tile, keys)
@@ -356,7 +201,7 @@ class _Parts(_Base):
         self._exponentials(tile, keys, c, to)
         self._sums(tile, keys, c, to)
 
-    def _keys(self, tile: _Tile, part: SSAValue) -> _Keys:
+    def _keys(self, tile: Tile, part: SSAValue) -> Keys:
         """Of a part, the panels that a token of the tile sees."""
         n = self.n
         first = n.affine(lambda part: part * PART_PANELS, part)
@@ -370,10 +215,10 @@ class _Parts(_Base):
         start = n.affine(lambda first: first * PANEL, first)
         past = n.affine(lambda last: last * PANEL, last)
         keys = n.insert(arith.SubiOp(n.insert(arith.MinSIOp(past, tile.end)), start))
-        return _Keys(first, Span(n.index(0), count), keys)
+        return Keys(first, Span(n.index(0), count), keys)
 
     @contextmanager
-    def _rows(self, tile: _Tile) -> Iterator[tuple[SSAValue, SSAValue]]:
+    def _rows(self, tile: Tile) -> Iterator[tuple[SSAValue, SSAValue]]:
         """Loops over a tile's tokens and query heads."""
         n = self.n
         with n.parallel("row", tile.tokens) as t, n.parallel("head", self.sizes.group) as r:
@@ -381,7 +226,7 @@ class _Parts(_Base):
 
     @contextmanager
     def _register_tile(
-        self, tile: _Tile, columns: str, size: int
+        self, tile: Tile, columns: str, size: int
     ) -> Iterator[tuple[SSAValue, SSAValue, SSAValue]]:
         """Tokens, query heads and `columns`, the innermost of which become a register tile."""
         n, s = self.n, self.sizes
@@ -395,7 +240,7 @@ class _Parts(_Base):
         ):
             yield t, head(r), column(e)
 
-    def _scores(self, tile: _Tile, keys: _Keys) -> None:
+    def _scores(self, tile: Tile, keys: Keys) -> None:
         n, s = self.n, self.sizes
         with (
             n.parallel("j0", keys.panels) as j0,
@@ -416,7 +261,7 @@ class _Parts(_Base):
     def _at(self, j0: SSAValue, j1: SSAValue) -> SSAValue:
         return self.n.affine(lambda j0, j1: j0 * PANEL + j1, j0, j1)
 
-    def _add_bias(self, tile: _Tile, keys: _Keys) -> None:
+    def _add_bias(self, tile: Tile, keys: Keys) -> None:
         """What distances say: in panels that a token sees all of, then of the last one's keys."""
         if self.bias is None or self.op.bias_origin is None:
             return
@@ -441,7 +286,7 @@ class _Parts(_Base):
             with n.parallel("j", Span(n.index(0), rest)) as j1:
                 add(whole, j1)
 
-    def _panels_before(self, keys: _Keys, end: SSAValue) -> tuple[SSAValue, SSAValue]:
+    def _panels_before(self, keys: Keys, end: SSAValue) -> tuple[SSAValue, SSAValue]:
         """How many of a part's panels lie before key `end`, and how many keys of the next."""
         n = self.n
         start = n.affine(lambda first: first * PANEL, keys.first)
@@ -449,7 +294,7 @@ class _Parts(_Base):
         before = n.insert(arith.MinSIOp(before, keys.last))
         return n.affine(lambda b: b // PANEL, before), n.affine(lambda b: b % PANEL, before)
 
-    def _hide(self, tile: _Tile, keys: _Keys) -> None:
+    def _hide(self, tile: Tile, keys: Keys) -> None:
         """Minus infinity for keys behind a token, and before its window."""
         n = self.n
         if self.sizes.window is not None:
@@ -473,7 +318,7 @@ class _Parts(_Base):
     def _where(self, condition: SSAValue, a: SSAValue, b: SSAValue) -> SSAValue:
         return self.n.insert(arith.SelectOp(condition, a, b))
 
-    def _exponentials(self, tile: _Tile, keys: _Keys, c: SSAValue, to: _Partial) -> None:
+    def _exponentials(self, tile: Tile, keys: Keys, c: SSAValue, to: Partial) -> None:
         n = self.n
 
         def over_keys(
@@ -503,7 +348,7 @@ class _Parts(_Base):
             n.store(over_keys(0.0, exponential), to.totals, *to.at, c, t, r)
             n.store(top, to.tops, *to.at, c, t, r)
 
-    def _sums(self, tile: _Tile, keys: _Keys, c: SSAValue, to: _Partial) -> None:
+    def _sums(self, tile: Tile, keys: Keys, c: SSAValue, to: Partial) -> None:
         n = self.n
         start = n.affine(lambda first: first * PANEL, keys.first)
         with self._register_tile(tile, "e", self.sizes.value_size) as (t, r, e):
@@ -515,22 +360,6 @@ class _Parts(_Base):
 
             total = n.fold("j", Span(n.index(0), keys.last), n.constant(0.0, f32), step)
             n.store(total, to.sums, *to.at, c, t, r, e)
-
-
-def _by_heads(kernel: Kernel, name: str, value: SSAValue, size: int) -> SSAValue:
-    """A kernel argument for rows of heads, [tokens, heads, size]."""
-    _, tokens, width = kernel.shape(value)
-    heads = width.divide(Dim.of(size))
-    assert heads is not None
-    return kernel.buffer(name, value, (tokens, heads, Dim.of(size)))
-
-
-def _less(n: Kernel, a: Index, b: Index) -> SSAValue:
-    return n.insert(arith.CmpiOp(n.index(a), n.index(b), "slt"))
-
-
-def _both(n: Kernel, a: SSAValue, b: SSAValue) -> SSAValue:
-    return n.insert(arith.AndIOp(a, b))
 
 
 def _divisor(size: int, most: int) -> int:
