@@ -1,4 +1,4 @@
-"""JSON files that other programs wrote: read in one way, refused in one sentence."""
+"""JSON: files that other programs wrote, refused in one sentence, and what commands print."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 _NAMES = {dict: "object", list: "array"}
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kaoken.errors import KaokenError
 from kaoken.evaluation import Progress, Score, evaluate, windows_of
+from kaoken.json_files import print_json
 from kaoken.options import CompileOptions
 from kaoken.tools.generate_command import decoder_tokenizer, open_decoder
-from kaoken.tools.kaoken import print_json
 
 if TYPE_CHECKING:
     from kaoken.compiled_decoder import CompiledDecoder

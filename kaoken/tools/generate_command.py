@@ -18,11 +18,11 @@ from kaoken.generation.generate import random_of, recorded_of, strings_of
 from kaoken.generation.options import GenerationOptions
 from kaoken.generation.speculation import Speculation
 from kaoken.generation.text import TextStream
+from kaoken.json_files import print_json
 from kaoken.model_files import tokenizer_files
 from kaoken.options import CompileOptions
 from kaoken.texts import whole_tokenizer
 from kaoken.tools.chat import chat_text
-from kaoken.tools.kaoken import print_json
 
 if TYPE_CHECKING:
     from kaoken.compiled_decoder import CompiledDecoder

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kaoken.backend.loader import read_manifest
-from kaoken.tools.kaoken import print_json
+from kaoken.json_files import print_json
 
 _KIB = 1024
 

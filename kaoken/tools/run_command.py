@@ -11,8 +11,8 @@ import numpy as np
 from kaoken.compiled_model import CompiledModel
 from kaoken.compiler import load
 from kaoken.errors import KaokenError
+from kaoken.json_files import print_json
 from kaoken.texts import FILL, batch_tokenizer, encoder_inputs
-from kaoken.tools.kaoken import print_json
 
 _SENTENCE = "sentence_embedding"
 """The output of a sentence head."""

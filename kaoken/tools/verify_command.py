@@ -389,7 +389,7 @@ def _random_inputs(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _report(
     found: Sequence[Comparison], limit: Limit, notes: Notes, passed: bool, as_json: bool
 ) -> None:
-    from kaoken.tools.kaoken import print_json
+    from kaoken.json_files import print_json
 
     if as_json:
         values = [asdict(c) | {"passes": c.passes(limit)} for c in found]

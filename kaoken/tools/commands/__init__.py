@@ -1,0 +1,1 @@
+"""The commands of `kaoken`: their options and help. What they do is imported when they run."""
