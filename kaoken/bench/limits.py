@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from kaoken.backend.machine import TargetMachine
 from kaoken.backend.package import HUGE_PAGE_BYTES
 from kaoken.backend.toolchain import find_compiler, run_compiler
 from kaoken.errors import KaokenError
+from kaoken.pinning import pinned
 
 SOURCE = Path(__file__).parent / "probe.c"
 MAPPINGS = ("anonymous", "huge", "file")
@@ -92,17 +92,6 @@ class Probe:
             limits.rates.setdefault(f"{name} {size}" if size != "0" else name, []).append(
                 float(rate)
             )
-
-
-@contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Keep this thread, and processes that it starts, to the first `threads` CPUs."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:threads])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _rounded(size: int) -> int:

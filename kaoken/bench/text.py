@@ -22,6 +22,11 @@ def text_inputs(manifest: Mapping[str, Any], batch: int, tokens: int) -> dict[st
     for name, limit in limits.items():
         if sizes[name] > limit:
             raise KaokenError(f"{name} is {sizes[name]}, but the model says at most {limit}")
+    return random_inputs(manifest, sizes)
+
+
+def random_inputs(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Inputs of a compiled model with these sizes of symbols: floats are normal, integers are 1."""
     generator = np.random.default_rng(0)
     inputs: dict[str, np.ndarray] = {}
     for entry in manifest["inputs"]:

@@ -29,13 +29,11 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.repeats import Window, best_repeat, op_kinds
-from kaoken.analysis.shapes import RESULT_SHAPES, SHAPE, Shapes, symbolic_shapes
+from kaoken.analysis.shapes import MAX, RESULT_SHAPES, SHAPE, Shapes, symbolic_shapes
 from kaoken.dialect.attributes import ShapeAttr
 from kaoken.dialect.base import HandleType, KaokenOp
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp
 from kaoken.dialect.nn import WeightOp
-
-MAX = "kaoken.max"
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from xdsl.traits import SymbolTable
 from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.constants import is_constant
-from kaoken.analysis.shapes import argument_name
+from kaoken.analysis.shapes import MAX, argument_name
 from kaoken.analysis.value_shapes import shape_of
 from kaoken.dialect.attributes import ShapeAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
@@ -52,7 +52,6 @@ from kaoken.dialect.nn import AttentionOp
 from kaoken.errors import KaokenError
 
 HIDDEN = "encoder_hidden_states"
-MAX = "kaoken.max"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from kaoken.backend.loader import is_package
 from kaoken.backend.machine import TargetMachine
-from kaoken.bench.limits import Limits, Probe, pinned
+from kaoken.bench.limits import Limits, Probe
 from kaoken.bench.ops import OpFigures, levels
 from kaoken.bench.peer import Job
 from kaoken.modules import write_text
+from kaoken.pinning import pinned
 from kaoken.tools.bench_command import check_files, show, work_folder
 
 if TYPE_CHECKING:

@@ -357,30 +357,18 @@ def verify_exported(path: Path, compile: Compile) -> list[Comparison]:
 
 def verify_text(path: Path, compile: Compile) -> list[Comparison]:
     """A .mlir against the reference interpreter, on random inputs."""
+    from kaoken.bench.text import random_inputs
     from kaoken.dialect.reference import run_module
     from kaoken.modules import read_module
 
     compiled = compile(path)
-    inputs = _random_inputs(compiled.manifest)
+    symbols: Mapping[str, int] = compiled.manifest["symbols"]
+    sizes = {name: min(limit, 5 + i) for i, (name, limit) in enumerate(symbols.items())}
+    inputs = random_inputs(compiled.manifest, sizes)
     wanted = run_module(read_module(path), list(inputs.values()))
     got = [value for _, value in _named(compiled(**inputs))]
     names = [entry["name"] for entry in compiled.manifest["outputs"]]
     return [compare(*one) for one in zip(names, got, wanted, strict=True)]
-
-
-def _random_inputs(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    from kaoken.dialect.dims import Dim
-
-    generator = np.random.default_rng(0)
-    sizes = {name: min(limit, 5 + i) for i, (name, limit) in enumerate(manifest["symbols"].items())}
-    inputs: dict[str, np.ndarray] = {}
-    for entry in manifest["inputs"]:
-        shape = [Dim.of(size).evaluate(sizes) for size in entry["shape"]]
-        if entry["dtype"].startswith("float"):
-            inputs[entry["name"]] = generator.standard_normal(shape).astype(entry["dtype"])
-        else:
-            inputs[entry["name"]] = np.ones(shape, entry["dtype"])
-    return inputs
 
 
 # ---- the report ----

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from kaoken.options import CompileOptions
 from kaoken.passes.choose_schedule import ChooseSchedulePass
 from kaoken.passes.fuse import FusePass
 from kaoken.passes.quantize import QuantizePass
+from kaoken.pinning import pinned
 from kaoken.schedule.legality import Judge
 from kaoken.tuning.search import Found, Search
 from kaoken.tuning.shapes import OpShape, op_shapes
@@ -29,7 +28,7 @@ from kaoken.tuning.trial import Clock, MachineClock
 from kaoken.universe import make_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 TOKENS = (16, 128)
 TRIALS = 48
@@ -172,20 +171,6 @@ def _shapes_left(shapes: Sequence[OpShape]) -> int:
 
 def _passed(until: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= until
-
-
-@contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Keep to the first CPUs meanwhile, as many as there are threads, where the system can."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:threads])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 # ---- the file ----
