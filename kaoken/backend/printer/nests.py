@@ -19,39 +19,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, vector
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr
 from xdsl.ir import Operation, SSAValue
 
 from kaoken.backend.printer.elements import describe, register_expression
 from kaoken.backend.printer.function import FunctionPrinter
-from kaoken.backend.printer.indexing import flatten
-from kaoken.backend.printer.literals import literal
+from kaoken.backend.printer.nest_memory import NestMemory
 from kaoken.backend.printer.registers import Registers
-from kaoken.backend.printer.text import add, binary, is_atom, multiply, unary, wrap
-from kaoken.backend.printer.tiles import (
-    Storage,
-    TileNest,
-    Transfer,
-    hint_of,
-    is_vector,
-    transfer_of,
-)
-from kaoken.backend.printer.types import c_name, element_type, scalar_type, short_name, vector_shape
+from kaoken.backend.printer.text import add, binary, is_atom, multiply, unary
+from kaoken.backend.printer.tiles import Storage, TileNest, hint_of, is_vector, transfer_of
+from kaoken.backend.printer.types import c_name, element_type, short_name, vector_shape
 from kaoken.dialect.kaoken_loop import StepOp
 from kaoken.errors import KaokenError
 
 _INLINE_LENGTH = 64
 _PLACE = re.compile(r"\w+(\[\w+\])*")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Memory that a nest reads or writes: a pointer, the indices it starts at, its sizes."""
-
-    pointer: str
-    indices: tuple[str, ...]
-    dims: tuple[int | None, ...]
-    size: Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,7 @@ def _is_constant(storage: Storage) -> bool:
     return not storage.dims and not storage.is_carried
 
 
-class NestPrinter:
+class NestPrinter(NestMemory):
     """Prints one nest; `leaf` adds to its innermost iterations."""
 
     def __init__(
@@ -108,20 +89,13 @@ class NestPrinter:
         nest: TileNest,
         leaf: Callable[[NestPrinter], None] | None = None,
     ):
-        self.p = p
+        super().__init__(p, nest)
         self.leaf = leaf
-        self.nest = nest
-        self.registers = Registers(p.machine)
-        self.placement = p.placement
-        self.last = len(nest.shape) - 1
         self.ops = [op for op in nest.ops if not op.results or op.results[0].uses]
         self.level = {op: len(self.placement.level(op)) for op in self.ops}
-        self.index: dict[int, str] = {}
-        self.tail = 0
         self.texts: dict[SSAValue, str] = {}
         self.splatted: dict[SSAValue, str] = {}
         self.arrays: dict[Storage, str] = {}
-        self.sources: dict[Operation, _Source] = {}
         self.writes: list[_Write] = []
 
     def print(self) -> None:
@@ -147,24 +121,6 @@ class NestPrinter:
         for operand in op.operands if transfer is None else ():
             if not is_vector(operand):
                 self.p.atom(operand)
-
-    def _memory(self, transfer: Transfer) -> _Source:
-        indices = tuple(self.p.stable(i) for i in transfer.indices)
-        buffer = transfer.memref
-        pointer = wrap(self.p.stable(buffer), 15)
-        return _Source(pointer, indices, transfer.dims, lambda d: self.p.size(buffer, d))
-
-    def _constant(self, op: arith.ConstantOp) -> _Source:
-        """A table of numbers for a vector constant."""
-        assert isinstance(op.value, DenseIntOrFPElementsAttr)
-        name = self.p.new_name(op.result, "table")
-        numbers = ", ".join(literal(a) for a in op.value.iter_attrs())
-        count = len(op.value)
-        type_ = scalar_type(element_type(op.result))
-        self.p.line(f"static const {type_} {name}[{count}] = {{{numbers}}};")
-        shape = vector_shape(op.result)
-        dims = tuple(range(len(shape)))
-        return _Source(name, ("0",) * len(shape), dims, lambda d: str(shape[d]))
 
     def _stored(self, value: SSAValue) -> Storage | None:
         return self.placement.storage.get(value)
@@ -282,10 +238,6 @@ class NestPrinter:
         short = short_name(element_type(transfer.vector))
         type_ = self._type(short, in_registers)
         self.writes.append(_Write(text, type_, lambda value: self._write(op, short, value)))
-
-    def _at_registers(self, op: Operation) -> bool:
-        """Whether an op handles registers, not scalars."""
-        return self.last in self.placement.level(op)
 
     def _type(self, short: str, in_registers: bool) -> str:
         return self.registers.type(short) if in_registers else c_name(short)
@@ -424,93 +376,3 @@ class NestPrinter:
         if not _PLACE.fullmatch(register):
             register = self._declare(value, register, True)
         return lambda lane: self.registers.lane(short, register, lane)
-
-    def _fill(self, short: str, lane_text: Callable[[str], str], count: int = 0) -> str:
-        """A new variable whose first lanes (all of them for 0) are filled by a loop."""
-        name = self.p.names.new("lanes")
-        self.p.line(f"{self.registers.type(short)} {name} = {self.registers.zero(short)};")
-        with self._lanes(count or self.registers.lanes) as lane:
-            self.p.line(self.registers.set_lane(short, name, lane, lane_text(lane)))
-        return name
-
-    def _lanes(self, count: int) -> _LaneLoop:
-        return _LaneLoop(self.p, count)
-
-    def _element(self, op: Operation, lane: str | None = None) -> str:
-        """The memory element where the current register begins, or that of one of its lanes."""
-        source = self.sources[op]
-        by_register = self._at_registers(op)
-        texts: list[str] = []
-        for position, base in enumerate(source.indices):
-            text = base
-            for d, moved in enumerate(source.dims):
-                if moved == position:
-                    text = add(text, self._position(d, by_register, lane))
-            texts.append(text)
-        return f"{source.pointer}[{flatten(texts, source.size)}]"
-
-    def _position(self, dim: int, by_register: bool, lane: str | None) -> str:
-        index = self.index.get(dim, "0")
-        if dim != self.last or not by_register:
-            return index
-        first = multiply(str(self.registers.lanes), index)
-        return add(first, lane) if lane else first
-
-    def _is_contiguous(self, op: Operation) -> bool:
-        source = self.sources[op]
-        return source.dims[-1] == len(source.indices) - 1
-
-    def _read(self, op: Operation) -> str:
-        short = short_name(element_type(op.results[0]))
-        if not self._at_registers(op):
-            return self._element(op)
-        if self.sources[op].dims[-1] is None:
-            return self.registers.splat(short, self._element(op))
-        text = None
-        if self._is_contiguous(op) and self.tail:
-            text = self.registers.load_first(short, self._element(op), self.tail)
-        elif self._is_contiguous(op):
-            text = self.registers.load(short, self._element(op))
-        elif self.registers.lanes == 1:
-            text = self._element(op)
-        if text is not None:
-            return text
-        return self._fill(short, lambda lane: self._element(op, lane), self.tail)
-
-    def _write(self, op: Operation, short: str, value: str) -> None:
-        if not self._at_registers(op):
-            self.p.line(f"{self._element(op)} = {value};")
-            return
-        statement = None
-        if self._is_contiguous(op) and self.tail:
-            statement = self.registers.store_first(short, self._element(op), value, self.tail)
-        elif self._is_contiguous(op) or self.registers.lanes == 1:
-            statement = self.registers.store(short, self._element(op), value)
-        if statement is not None:
-            self.p.line(statement)
-            return
-        if not is_atom(value):
-            name = self.p.names.new("t")
-            self.p.line(f"const {self.registers.type(short)} {name} = {value};")
-            value = name
-        with self._lanes(self.tail or self.registers.lanes) as lane:
-            self.p.line(f"{self._element(op, lane)} = {self.registers.lane(short, value, lane)};")
-
-
-class _LaneLoop:
-    """`for (int l = 0; l < count; l++) { ... }`; entering gives the name of `l`."""
-
-    def __init__(self, p: FunctionPrinter, count: int):
-        self.p = p
-        self.count = count
-
-    def __enter__(self) -> str:
-        self.p.names.push()
-        lane = self.p.names.new("l")
-        self.scope = self.p.braces(f"for (int {lane} = 0; {lane} < {self.count}; {lane}++)")
-        self.scope.__enter__()
-        return lane
-
-    def __exit__(self, *exception: object) -> None:
-        self.scope.__exit__(None, None, None)
-        self.p.names.pop()
