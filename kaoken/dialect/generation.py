@@ -9,9 +9,8 @@ from __future__ import annotations
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr
 from xdsl.dialects.func import FuncOp
 
-from kaoken.dialect.attributes import ShapeAttr
+from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import int_attr
 
 TOKENS, PAST, OUTPUTS = (Dim.symbol(name) for name in ("tokens", "past", "outputs"))
 MAX_OUTPUTS = 8

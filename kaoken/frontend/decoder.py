@@ -44,6 +44,8 @@ from kaoken.dialect.attributes import (
     Norm,
     Shape,
     ShapeAttr,
+    float_attr,
+    int_attr,
 )
 from kaoken.dialect.base import shaped
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp, CacheReadOp, CacheType, RopeOp
@@ -61,8 +63,6 @@ from kaoken.dialect.nn import (
     SiluOp,
     TanhOp,
     WeightOp,
-    float_attr,
-    int_attr,
 )
 from kaoken.dialect.quant import DequantizeOp
 from kaoken.dtypes import element_type

@@ -13,18 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xdsl.dialects.builtin import (
-    ArrayAttr,
-    BoolAttr,
-    DictionaryAttr,
-    FloatAttr,
-    ModuleOp,
-    f64,
-)
+from xdsl.dialects.builtin import ArrayAttr, BoolAttr, DictionaryAttr, FloatAttr, ModuleOp, f64
 from xdsl.ir import Attribute
 
+from kaoken.dialect.attributes import int_attr
 from kaoken.dialect.generation import GENERATION
-from kaoken.dialect.nn import int_attr
 from kaoken.json_files import read_json
 from kaoken.modules import add_notes
 

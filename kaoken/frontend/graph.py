@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from xdsl.builder import Builder
-from xdsl.dialects.builtin import (
-    BoolAttr,
-    DenseArrayBase,
-    i64,
-)
+from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, i64
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from kaoken.analysis.value_shapes import shape_of
@@ -24,11 +20,12 @@ from kaoken.dialect.attributes import (
     ReductionAttr,
     Shape,
     ShapeAttr,
+    int_attr,
 )
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.canonicalization.rules import Number, number_attr
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import MatmulOp, int_attr
+from kaoken.dialect.nn import MatmulOp
 from kaoken.dialect.tensor import (
     BroadcastOp,
     CastOp,

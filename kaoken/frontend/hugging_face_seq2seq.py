@@ -16,14 +16,11 @@ from xdsl.dialects.func import FuncOp
 from xdsl.traits import SymbolTable
 
 from kaoken.backend.interface import ENCODER
+from kaoken.dialect.attributes import int_attr
 from kaoken.dialect.generation import ENCODE, GENERATION, SOURCE
-from kaoken.dialect.nn import WeightOp, int_attr
+from kaoken.dialect.nn import WeightOp
 from kaoken.errors import KaokenError
-from kaoken.frontend.generation_config import (
-    generation_attribute,
-    record_generation,
-    tokens_of,
-)
+from kaoken.frontend.generation_config import generation_attribute, record_generation, tokens_of
 from kaoken.frontend.hugging_face import (
     errors_name_model,
     folder_head,

@@ -28,10 +28,9 @@ from xdsl.ir import SSAValue
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.exceptions import VerifyException
 
-from kaoken.dialect.attributes import ShapeAttr
+from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.base import shaped, tensor_type
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import int_attr
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten import Importer, find_builder
 from kaoken.frontend.aten.registry import element_type_of

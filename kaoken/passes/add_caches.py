@@ -56,18 +56,12 @@ from xdsl.traits import SymbolTable
 from kaoken.analysis.shapes import argument_shapes, substitute
 from kaoken.analysis.token_dims import Mixed, depends_on_arguments, token_dims
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import ShapeAttr
+from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp, CacheReadOp, CacheType
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.generation import (
-    GENERATION,
-    OUTPUTS,
-    PAST,
-    TOKENS,
-    set_generation_sizes,
-)
-from kaoken.dialect.nn import AttentionOp, EmbeddingOp, WeightOp, int_attr
+from kaoken.dialect.generation import GENERATION, OUTPUTS, PAST, TOKENS, set_generation_sizes
+from kaoken.dialect.nn import AttentionOp, EmbeddingOp, WeightOp
 from kaoken.dialect.tensor import GatherOp, SliceOp
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.workspace import Workspace

@@ -42,7 +42,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.traits import SymbolTable
 
 from kaoken.analysis.shapes import substitute
-from kaoken.dialect.attributes import ShapeAttr
+from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp, CacheReadOp
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.generation import (
@@ -52,7 +52,7 @@ from kaoken.dialect.generation import (
     sequence_sizes,
     set_generation_sizes,
 )
-from kaoken.dialect.nn import AttentionOp, int_attr
+from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import ConcatOp, SliceOp
 from kaoken.errors import KaokenError
 

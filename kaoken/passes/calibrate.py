@@ -27,10 +27,11 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.traits import SymbolTable
 
 from kaoken.calibration import Observation, Observer, Samples, random_samples, read_samples
+from kaoken.dialect.attributes import int_attr
 from kaoken.dialect.base import shaped
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.generation import ENCODE
-from kaoken.dialect.nn import LinearOp, WeightOp, int_attr
+from kaoken.dialect.nn import LinearOp, WeightOp
 from kaoken.dialect.quant import ObserveOp
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.folding import source_key

@@ -32,11 +32,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation
 from xdsl.passes import ModulePass
-from xdsl.pattern_rewriter import (
-    GreedyRewritePatternApplier,
-    PatternRewriteWalker,
-    RewritePattern,
-)
+from xdsl.pattern_rewriter import GreedyRewritePatternApplier, PatternRewriteWalker, RewritePattern
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import hoist_constants, is_constant
@@ -48,6 +44,7 @@ from kaoken.dialect.attributes import (
     Norm,
     NormAttr,
     ShapeAttr,
+    int_attr,
 )
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.canonicalization.layers import absorb_bias, has_no_epilogue
@@ -71,7 +68,6 @@ from kaoken.dialect.nn import (
     SigmoidOp,
     SiluOp,
     TanhOp,
-    int_attr,
 )
 from kaoken.dialect.tensor import ConcatOp, ElementwiseOp, FullOp, SliceOp
 from kaoken.passes.baking.scales import fold_factor_after_linear

@@ -40,19 +40,11 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import hoist_constants
 from kaoken.analysis.tied import look_ups, root_of
-from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr
+from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, reshape_to
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import (
-    AttentionOp,
-    EmbeddingOp,
-    LayerNormOp,
-    LinearOp,
-    RmsNormOp,
-    WeightOp,
-    int_attr,
-)
+from kaoken.dialect.nn import AttentionOp, EmbeddingOp, LayerNormOp, LinearOp, RmsNormOp, WeightOp
 from kaoken.dialect.quant import ObserveOp
 from kaoken.dialect.tensor import ElementwiseOp, SliceOp
 from kaoken.passes.baking.folding import source_key

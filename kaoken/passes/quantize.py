@@ -69,20 +69,11 @@ from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
 from kaoken.calibration import Samples, read_samples
 from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS
-from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr
+from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to, sole_owner
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import (
-    MIDDLE,
-    NARROW,
-    AttentionOp,
-    EmbeddingOp,
-    LinearOp,
-    MatmulOp,
-    WeightOp,
-    int_attr,
-)
+from kaoken.dialect.nn import MIDDLE, NARROW, AttentionOp, EmbeddingOp, LinearOp, MatmulOp, WeightOp
 from kaoken.dialect.quant import (
     FakeQuantizeOp,
     ObserveOp,

@@ -8,12 +8,11 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType, f32, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Region, SSAValue
 
-from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr
+from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr, int_attr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.canonicalization.movement import dimension_groups
 from kaoken.dialect.canonicalization.rules import int_array
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import int_attr
 from kaoken.dialect.tensor import (
     BroadcastOp,
     CastOp,

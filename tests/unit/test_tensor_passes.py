@@ -16,7 +16,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Region, SSAValue
 
-from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr
+from kaoken.dialect.attributes import Function, FunctionAttr, ShapeAttr, float_attr, int_attr
 from kaoken.dialect.base import KaokenOp
 from kaoken.dialect.canonicalization.rules import int_array, number_attr
 from kaoken.dialect.dims import DYNAMIC, Dim
@@ -30,8 +30,6 @@ from kaoken.dialect.nn import (
     SiluOp,
     TanhOp,
     WeightOp,
-    float_attr,
-    int_attr,
 )
 from kaoken.dialect.tensor import BroadcastOp, ElementwiseOp, FullOp, ReshapeOp, TransposeOp
 from tests.helpers import apply_passes, assert_same_before_and_after

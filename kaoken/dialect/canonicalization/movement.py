@@ -13,7 +13,7 @@ from __future__ import annotations
 from xdsl.ir import SSAValue
 
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import Shape, ShapeAttr
+from kaoken.dialect.attributes import Shape, ShapeAttr, int_attr
 from kaoken.dialect.canonicalization.rules import (
     Replacement,
     full_like,
@@ -27,14 +27,7 @@ from kaoken.dialect.canonicalization.rules import (
     splat,
 )
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import int_attr
-from kaoken.dialect.tensor import (
-    BroadcastOp,
-    ConcatOp,
-    ReshapeOp,
-    SliceOp,
-    TransposeOp,
-)
+from kaoken.dialect.tensor import BroadcastOp, ConcatOp, ReshapeOp, SliceOp, TransposeOp
 
 _ONE = Dim.of(1)
 DataMovement = ReshapeOp | TransposeOp | SliceOp | BroadcastOp

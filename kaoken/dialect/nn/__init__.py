@@ -1,6 +1,5 @@
 """The `kaoken` ops that transformers are made of: weights, linear layers, attention, norms."""
 
-from kaoken.dialect.attributes import float_attr, int_attr
 from kaoken.dialect.nn.activations import (
     ActivationOp,
     GeluOp,

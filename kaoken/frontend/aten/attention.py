@@ -8,10 +8,10 @@ from typing import Any
 from xdsl.dialects.builtin import BoolAttr
 from xdsl.ir import SSAValue
 
-from kaoken.dialect.attributes import Function
+from kaoken.dialect.attributes import Function, float_attr, int_attr
 from kaoken.dialect.canonicalization.rules import owner
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import AttentionOp, float_attr, int_attr
+from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import BroadcastOp, ReshapeOp, TransposeOp
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten.registry import Importer, aten

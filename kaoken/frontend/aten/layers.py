@@ -8,17 +8,10 @@ from typing import Any
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
-from kaoken.dialect.attributes import Function, Reduction
+from kaoken.dialect.attributes import Function, Reduction, float_attr
 from kaoken.dialect.canonicalization.rules import LINEAR_OPERANDS
 from kaoken.dialect.dims import Dim, product
-from kaoken.dialect.nn import (
-    EmbeddingOp,
-    LayerNormOp,
-    LinearOp,
-    RmsNormOp,
-    SoftmaxOp,
-    float_attr,
-)
+from kaoken.dialect.nn import EmbeddingOp, LayerNormOp, LinearOp, RmsNormOp, SoftmaxOp
 from kaoken.errors import KaokenError
 from kaoken.frontend.aten.arithmetic import add, mul, sigmoid, sub
 from kaoken.frontend.aten.registry import Importer, Scalar, aten, is_float

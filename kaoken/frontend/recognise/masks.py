@@ -16,9 +16,9 @@ from xdsl.dialects.builtin import BoolAttr, IntegerType, i1
 from xdsl.ir import SSAValue
 
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import Function
+from kaoken.dialect.attributes import Function, int_attr
 from kaoken.dialect.canonicalization.rules import owner
-from kaoken.dialect.nn import AttentionOp, int_attr
+from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import BroadcastOp, CastOp, ElementwiseOp, ReshapeOp
 from kaoken.frontend.graph import Graph
 from kaoken.frontend.recognise.indices import Affine, affine

@@ -13,10 +13,10 @@ from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import SSAValue
 
 from kaoken.analysis.constants import is_constant
-from kaoken.dialect.attributes import Function, Reduction
+from kaoken.dialect.attributes import Function, Reduction, float_attr
 from kaoken.dialect.canonicalization.movement import leading_ones_dropped
 from kaoken.dialect.canonicalization.rules import owner
-from kaoken.dialect.nn import LayerNormOp, MeanPoolOp, NormalizeOp, RmsNormOp, float_attr
+from kaoken.dialect.nn import LayerNormOp, MeanPoolOp, NormalizeOp, RmsNormOp
 from kaoken.dialect.tensor import ElementwiseOp, ReduceOp
 from kaoken.frontend.graph import Graph
 from kaoken.frontend.recognise.matching import (

@@ -24,10 +24,10 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 
 from kaoken.analysis.constants import is_constant
-from kaoken.dialect.attributes import Function, Shape
+from kaoken.dialect.attributes import Function, Shape, int_attr
 from kaoken.dialect.canonicalization.rules import splat
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import AttentionOp, EmbeddingOp, int_attr
+from kaoken.dialect.nn import AttentionOp, EmbeddingOp
 from kaoken.dialect.tensor import BroadcastOp, CastOp, ElementwiseOp, ReshapeOp, TransposeOp
 from kaoken.frontend.graph import ONE, Graph
 from kaoken.frontend.recognise.indices import affine

@@ -19,11 +19,10 @@ from xdsl.dialects.builtin import BoolAttr, f32
 from xdsl.ir import SSAValue
 
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import Function
+from kaoken.dialect.attributes import Function, int_attr
 from kaoken.dialect.canonicalization.rules import owner, splat
 from kaoken.dialect.decoder import RopeOp
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import int_attr
 from kaoken.dialect.tensor import (
     BroadcastOp,
     CastOp,

@@ -15,10 +15,10 @@ from xdsl.ir import Operation, SSAValue
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import ShapeAttr
+from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.canonicalization.rules import Replacement, like
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import EmbeddingOp, int_attr
+from kaoken.dialect.nn import EmbeddingOp
 from kaoken.dialect.tensor import BroadcastOp, IotaOp, ReshapeOp, SliceOp
 
 _Movement = SliceOp | ReshapeOp | BroadcastOp

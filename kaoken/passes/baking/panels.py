@@ -17,10 +17,11 @@ import numpy as np
 from xdsl.ir import Block, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from kaoken.dialect.attributes import int_attr
 from kaoken.dialect.base import shaped
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import FormatAttr
-from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp, WeightOp, int_attr
+from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp, WeightOp
 from kaoken.dtypes import element_type
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.quantized import pack_codes, pack_groups

@@ -17,7 +17,15 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.tied import is_tied
 from kaoken.analysis.value_shapes import shape_of
-from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr
+from kaoken.dialect.attributes import (
+    Activation,
+    Function,
+    FunctionAttr,
+    Norm,
+    ShapeAttr,
+    float_attr,
+    int_attr,
+)
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.canonicalization.layers import has_no_epilogue
 from kaoken.dialect.canonicalization.movement import leading_ones_dropped
@@ -29,7 +37,7 @@ from kaoken.dialect.canonicalization.rules import (
     sole_owner,
 )
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import AttentionOp, LinearOp, float_attr, int_attr
+from kaoken.dialect.nn import AttentionOp, LinearOp
 from kaoken.dialect.tensor import ConcatOp, ElementwiseOp, FullOp, SliceOp
 
 _ONE = Dim.of(1)

@@ -36,12 +36,12 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
 from kaoken.choices import FEW_BITS
-from kaoken.dialect.attributes import Rounding
+from kaoken.dialect.attributes import Rounding, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, splat
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import Format, FormatAttr
-from kaoken.dialect.nn import EmbeddingOp, LinearOp, RmsNormOp, WeightOp, int_attr
+from kaoken.dialect.nn import EmbeddingOp, LinearOp, RmsNormOp, WeightOp
 from kaoken.dialect.quant import DequantizeOp, FakeQuantizeOp, QuantizeBlocksOp
 from kaoken.dialect.tensor import ConcatOp
 from kaoken.dtypes import element_type
