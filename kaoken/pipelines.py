@@ -43,7 +43,7 @@ def tensor_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
         CanonicalizePass(),
         FusePass(),
         *calibration,
-        QuantizePass(dtype, options.group_size, options.activations, policy),
+        QuantizePass(dtype, options.group_size, options.activations, policy, target=machine.text),
         NarrowCachesPass(dtype=options.kv),
         *given,
         ChooseSchedulePass(target=machine.text),

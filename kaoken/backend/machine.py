@@ -109,6 +109,18 @@ class TargetMachine:
             entries |= self.description.features[feature].instructions
         return entries
 
+    def cost(self, entry: str) -> float:
+        """How long an entry of `instructions` keeps the CPU busy, in fma's of f32."""
+        costs = dict(self.description.costs)
+        for feature in self.features:
+            costs |= self.description.features[feature].costs
+        return costs.get(entry, 1.0)
+
+    @property
+    def has_quick_bf16(self) -> bool:
+        """Whether products of bf16 take less time than those of f32."""
+        return self.matrix_unit is not None or self.cost("dot.bf16") < 2.0
+
     @property
     def matrix_unit(self) -> MatrixUnit | None:
         """The unit that multiplies tiles, where there is one."""
@@ -157,7 +169,7 @@ def _native() -> TargetMachine:
     flags = cpu_flags()
     fitting = [t for t in all_targets().values() if _runs(t, flags)]
     best = max(fitting, key=lambda target: target.rank)
-    features = [name for name, feature in best.features.items() if _has(flags, feature)]
+    features = [n for n, f in best.features.items() if _has(flags, f) and f.suits()]
     return _make(best, features, _cache_sizes())
 
 

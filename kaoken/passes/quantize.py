@@ -16,6 +16,11 @@ activation is quantised once for all the layers that read it. What is said of we
 folds. Sums, epilogues and everything between linear layers stay f32 (i32 for the products of
 eight bits). Attention's products take bf16 factors with either dtype. Layers whose weights are not
 known, or whose inputs do not fill 32-bit lanes, stay as they are. With dtype=f32 nothing changes.
+Where the target has no quick products of bf16, only weights become bf16: they take half the bytes,
+and are multiplied as floats, which each of them is:
+
+    %w2 = kaoken.cast %w : tensor<1536x384xf32> -> tensor<1536x384xbf16>
+    %y = kaoken.linear %x, %w2 bias %b : tensor<?x384xf32>, tensor<1536x384xbf16> -> ...
 
 With dtype=auto weights stay as they come: those that are `kaoken.dequantize` of codes are
 multiplied as codes, all others as floats. int4, int2, ternary and int1 round those others too, a
@@ -67,6 +72,7 @@ from xdsl.transforms.dead_code_elimination import dce
 
 from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
+from kaoken.backend.machine import TargetMachine
 from kaoken.calibration import Samples, read_samples
 from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS
 from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr, int_attr
@@ -118,6 +124,13 @@ class QuantizePass(ModulePass):
     inputs: str | None = None
     """Few bits: a .npz file of sample inputs, for which layers are rounded (`error_feedback`)."""
 
+    target: str | None = None
+    """What runs the model, if it is known: without quick products of bf16 there are none."""
+
+    @property
+    def _multiplies_bf16(self) -> bool:
+        return self.target is None or TargetMachine.parse(self.target).has_quick_bf16
+
     def __post_init__(self) -> None:
         if self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
@@ -148,7 +161,7 @@ class QuantizePass(ModulePass):
         dtypes = {choice.dtype for choice in policy.choices}
         if not dtypes <= {"auto", "f32"}:
             for block in blocks:
-                _narrow_products_of_attention(block)
+                _narrow_products_of_attention(block, self._multiplies_bf16)
         is_seen = samples is not None and not dtypes.isdisjoint(FEW_BITS)
         moments = input_moments(op, blocks, samples) if is_seen and samples else {}
         for choice in policy.choices:
@@ -202,7 +215,8 @@ class QuantizePass(ModulePass):
     def _narrow_input(self, dtype: str, x: SSAValue, first: LinearOp, work: Workspace) -> _Input:
         """The narrow input, before the first layer that reads it."""
         if dtype == "bf16":
-            return _Input(_insert(first, CastOp.to(_seen(x), bf16)))
+            seen = _seen(x)
+            return _Input(_insert(first, CastOp.to(seen, bf16)) if self._multiplies_bf16 else seen)
         observe = x.owner if isinstance(x.owner, ObserveOp) else None
         value, factor = _without_factor(_seen(x))
         z = MIDDLE if observe is None else observe.zero_point.value.data
@@ -287,14 +301,15 @@ def _can_narrow(op: LinearOp, group: int) -> bool:
     return is_f32 and not op.is_packed and op.k % group == 0 and is_constant(op.weight)
 
 
-def _narrow_products_of_attention(block: Block) -> None:
-    """In bf16 with either dtype; scales go into weights while these still are f32."""
+def _narrow_products_of_attention(block: Block, is_quick: bool) -> None:
+    """In bf16 with either dtype, where that is quick; scales go into weights while these still are
+    f32."""
     for op in list(block.ops):
         if not isinstance(op, AttentionOp):
             continue
         fold_attention_scale(op)
         head_size = tensor_type(op.query).get_shape()[-1] // op.heads
-        if head_size % 2 == 0 and not reads_caches(op):
+        if is_quick and head_size % 2 == 0 and not reads_caches(op):
             op.bf16_products = UnitAttr()
 
 

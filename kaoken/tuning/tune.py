@@ -127,7 +127,7 @@ def _scheduled(machine: TargetMachine, dtype: str) -> tuple[ModulePass, ...]:
     return (
         CanonicalizePass(),
         FusePass(),
-        QuantizePass(dtype=dtype),
+        QuantizePass(dtype=dtype, target=machine.text),
         ChooseSchedulePass(target=machine.text),
     )
 

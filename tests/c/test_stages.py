@@ -117,7 +117,8 @@ def test_narrow_linear_on_every_target(dtype: str, target: str, tmp_path: Path):
     machine = TargetMachine.parse(target)
     if not machine.runs_here():
         pytest.skip(f"this CPU does not run {target}")
-    choose = f'quantize{{dtype={dtype}}},choose-schedule{{target="{target}"}},bake'
+    narrow_to = f'quantize{{dtype={dtype} target="{target}"}}'
+    choose = f'{narrow_to},choose-schedule{{target="{target}"}},bake'
     narrow = apply_passes(module, choose)
     model = compile_stage(apply_passes(narrow, STAGES[-2]), tmp_path / "stage", machine)
     inputs = random_inputs(module, {"rows": 17})

@@ -40,7 +40,8 @@ def test_unknown_target_lists_the_known() -> None:
 
 
 def test_unknown_feature_lists_the_known() -> None:
-    with pytest.raises(KaokenError, match=r"no feature 'sme'; known features: vnni, bf16, amx"):
+    known = "vnni, bf16, slow-bf16, amx"
+    with pytest.raises(KaokenError, match=rf"no feature 'sme'; known features: {known}"):
         TargetMachine.parse("x86-64-v4+sme")
 
 
@@ -108,3 +109,21 @@ def test_every_target_describes_itself() -> None:
     for name, target in all_targets().items():
         assert target.name == name
         assert target.vector_registers > 0
+
+
+@pytest.mark.parametrize(
+    ("target", "is_quick"),
+    [
+        ("generic", False),
+        ("x86-64-v3", False),
+        ("x86-64-v4+vnni", False),
+        ("x86-64-v4+vnni+bf16", True),
+        ("x86-64-v4+vnni+bf16+slow-bf16", False),
+        ("x86-64-v4+bf16+slow-bf16+amx", True),
+        ("aarch64-neon", False),
+    ],
+)
+def test_products_of_bf16_are_quick_by_two_a_lane_or_a_matrix_unit(
+    target: str, is_quick: bool
+) -> None:
+    assert TargetMachine.parse(target).has_quick_bf16 == is_quick

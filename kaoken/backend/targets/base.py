@@ -75,6 +75,10 @@ class Feature:
     matrix_unit: MatrixUnit | None = None
     is_granted: Callable[[], bool] = _always
     """Whether the system lets this process use it."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Entries that take the place of the target's own costs."""
+    suits: Callable[[], bool] = _always
+    """Whether `native` takes it where the CPU has it: for what flags do not tell."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,9 @@ class TargetDescription:
     instructions: Mapping[str, str] = field(default_factory=dict)
     helpers: Mapping[str, str] = field(default_factory=dict)
     """C functions that the table's expressions call, by name."""
+    costs: Mapping[str, float] = field(default_factory=lambda: {"dot.bf16": 3.0})
+    """How long an entry keeps the CPU busy, in `fma.f32`; 1 where nothing is said. A `dot.bf16` of
+    less than 2 is quicker than the two fma's that it stands for."""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     l3_bytes: int = 16 << 20

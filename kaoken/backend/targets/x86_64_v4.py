@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from pathlib import Path
 
 from kaoken.backend.targets.base import Feature, MatrixUnit, TargetDescription
 from kaoken.backend.targets.x86_64_v3 import CPU_FLAGS
@@ -168,6 +169,13 @@ _HELPERS = {
 _ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18
 
 
+def _is_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
 def _tiles_are_granted() -> bool:
     """Whether Linux lets this process, which must ask, keep data in tile registers."""
     if sys.platform != "linux":
@@ -190,7 +198,14 @@ TARGET = TargetDescription(
     },
     features={
         "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",), _VNNI),
-        "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",), _BF16),
+        "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",), _BF16, costs={"dot.bf16": 1.0}),
+        # Zen 4 begins a vdpbf16ps as often as an fma, a Sapphire Rapids a quarter as often.
+        "slow-bf16": Feature(
+            ("avx512_bf16",),
+            (),
+            costs={"dot.bf16": 4.0},
+            suits=lambda: _is_intel() and not _tiles_are_granted(),
+        ),
         "amx": Feature(
             ("amx_tile", "amx_bf16", "amx_int8"),
             ("-mamx-tile", "-mamx-bf16", "-mamx-int8"),

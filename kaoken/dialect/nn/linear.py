@@ -53,12 +53,12 @@ class LinearOp(KaokenOp):
     weight is [N, K] as PyTorch stores it, or packed by `bake` into panels [ceil(N/R), K, R]
     padded with zeros, where R is the schedule's panel width; `out_features` then says N.
 
-    Inputs and weights may be f32, or both bf16, summed in f32. Or the input is ui8 around
-    `input_zero_point`, with one `input_scale` a row or none (the same for all rows: the weight's
-    scales hold it), the weight i8 with one `weight_scale` a column; the products are summed exactly
-    in i32. The result is f32; of bf16 and i8 weights it may be bf16 where no norm follows, rounded
-    at the end. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8 fours,
-    [ceil(N/R), 1 + K/4, R, 4], after the column's sum times the negated zero point as i32.
+    Inputs and weights may be f32, or weights bf16, or both, summed in f32. Or the input is ui8
+    around `input_zero_point`, with one `input_scale` a row or none (the same for all rows: the
+    weight's scales hold it), the weight i8 with one `weight_scale` a column; the products are
+    summed exactly in i32. The result is f32; of bf16 and i8 weights it may be bf16 where no norm
+    follows, rounded at the end. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8
+    fours, [ceil(N/R), 1 + K/4, R, 4], after the column's sum times the negated zero point as i32.
 
     With a `format` the weight is codes of few bits, ui8 [N, K], with `weight_scale`, and perhaps
     `weight_min`, a number for each group, [N, G]; the input is what `kaoken.quantize_blocks` gives.

@@ -9,8 +9,12 @@ Columns are seen as panels of columns, so that a tile may have several panels; w
 is not full they are seen as they are.
 
 Narrow inputs are read as 32-bit words of two bf16 or four ui8, and k counts words. Sums of eight
-bits start at what the panel's first row says, and are scaled before the bias is added. Weights of
-few bits are summed group by group (`lowering/few_bits.py`).
+bits start at what the panel's first row says, and are scaled before the bias is added. Words of two
+bf16 beside inputs of f32 are taken apart:
+
+  reduce k: acc += x[m, 2 * k] * low(w[n0, k, n1]) + x[m, 2 * k + 1] * high(w[n0, k, n1])
+
+Weights of few bits are summed group by group (`lowering/few_bits.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from kaoken.dialect.attributes import Activation, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
-from kaoken.dialect.nn import NARROW, LinearOp, MatmulOp
+from kaoken.dialect.nn import UI8, LinearOp, MatmulOp
 from kaoken.errors import KaokenError
 from kaoken.passes.literal import is_literal, lower_literal_linear
 from kaoken.passes.lowering.few_bits import (
@@ -66,6 +70,8 @@ class _Linear:
     k: int
     """Numbers, or words of narrow numbers, in a row of x."""
     dot: DotKind | None
+    has_pairs: bool
+    """Whether a word of weights is two bf16, for inputs of f32."""
     activation: Activation
     few_bits: FewBitsBuffers | None
     is_tensor: bool
@@ -102,12 +108,12 @@ def _width(op: LinearOp) -> int | None:
 
 
 def _suffix(op: LinearOp) -> str:
-    element = tensor_type(op.input).element_type
     if op.format is not None:
-        element, few = None, f"_q{op.format.data.bits}"
+        narrow = f"_q{op.format.data.bits}"
     else:
-        few = ""
-    narrow = few if element not in NARROW else "_bf16" if element == bf16 else "_int8"
+        element, weight = (tensor_type(value).element_type for value in (op.input, op.weight))
+        of_bf16 = "_bf16" if element == bf16 else "_bf16_weight"
+        narrow = "_int8" if element == UI8 else of_bf16 if weight == bf16 else ""
     activation = op.activation.data
     applied = "" if activation is Activation.NONE else f"_{activation}"
     applied += "_to_bf16" if op.is_rounded else ""
@@ -126,20 +132,18 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
     rows = product(kernel.shape(op.input)[:-1])
     width = _width(op)
     columns = tuple(map(Dim.of, (op.n,) if width is None else (op.n // width, width)))
-    element = tensor_type(op.input).element_type
-    dot, k, word = None, op.k, None
-    if element in NARROW:
-        dot = DotKind.BF16 if element == bf16 else DotKind.UI8_I8
-        k, word = op.k * (2 if element == bf16 else 1) // WORD_BYTES, i32
-        if not op.is_packed:
-            raise KaokenError(f"a linear layer of {element} needs a packed weight: run bake first")
+    dot, k = _steps(op)
+    inputs, word = Dim.of(op.k if dot is None else k), None if k == op.k else i32
+    if word is not None and not op.is_packed:
+        narrow = tensor_type(op.weight).element_type
+        raise KaokenError(f"a linear layer of {narrow} needs a packed weight: run bake first")
     few_bits = few_bits_buffers(op, kernel) if op.format is not None else None
     x = None if few_bits is None else few_bits.x
     if few_bits is not None:
-        k, word, rows = few_bits.chunks, i32, product(kernel.shape(op.result)[:-1])
+        k, rows = few_bits.chunks, product(kernel.shape(op.result)[:-1])
     shape = kernel.shape(op.weight)
     return _Linear(
-        x or kernel.buffer("x", op.input, (rows, Dim.of(k)), element=word),
+        x or kernel.buffer("x", op.input, (rows, inputs), element=word if dot else None),
         few_bits.w if few_bits else kernel.buffer("w", op.weight, shape[:3], element=word),
         None if op.bias is None else kernel.buffer("b", op.bias, columns),
         None if op.residual is None else kernel.buffer("r", op.residual, (rows, *columns)),
@@ -147,12 +151,23 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         kernel.buffer("y", op.result, (rows, *columns)),
         k,
         dot,
+        dot is None and word is not None,
         op.activation.data,
         few_bits,
         op.schedule is not None and bool(op.schedule.all("tensorize")),
         _row_block(op),
         op.is_rounded,
     )
+
+
+def _steps(op: LinearOp) -> tuple[DotKind | None, int]:
+    """How words are multiplied, if inputs are words too, and how many steps of k there are."""
+    element, weight = (tensor_type(value).element_type for value in (op.input, op.weight))
+    if element == UI8:
+        return DotKind.UI8_I8, op.k // WORD_BYTES
+    if weight == bf16:
+        return DotKind.BF16 if element == bf16 else None, op.k * 2 // WORD_BYTES
+    return None, op.k
 
 
 def _row_block(op: LinearOp) -> int:
@@ -263,7 +278,10 @@ def _float_sum(
     """Block by block, so that rounding errors grow with the blocks and not with all of k."""
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
-        x, w = kernel.load(linear.x, i, k), weight(linear.weight, k)
+        w = weight(linear.weight, k)
+        if linear.has_pairs:
+            return _add_pair(kernel, linear.x, i, k, w, acc)
+        x = kernel.load(linear.x, i, k)
         op = math.FmaOp(x, w, acc) if linear.dot is None else DotOp(linear.dot, x, w, acc)
         return kernel.insert(op)
 
@@ -286,6 +304,18 @@ def _float_sum(
         lambda k0, acc: kernel.insert(arith.AddfOp(acc, block(k0, SUM_BLOCK))),
     )
     return kernel.insert(arith.AddfOp(total, block(blocks, rest))) if rest else total
+
+
+def _add_pair(
+    kernel: Kernel, x: SSAValue, i: SSAValue, k: SSAValue, word: SSAValue, acc: SSAValue
+) -> SSAValue:
+    """Two inputs times the two bf16 of a word: the upper half of a float is all that they have."""
+    low = kernel.insert(arith.ShLIOp(word, kernel.constant(16, i32)))
+    high = kernel.insert(arith.AndIOp(word, kernel.constant(-1 << 16, i32)))
+    for place, bits in enumerate((low, high)):
+        number = kernel.load(x, i, kernel.affine(lambda k, place=place: k * 2 + place, k))
+        acc = kernel.insert(math.FmaOp(number, kernel.insert(arith.BitcastOp(bits, f32)), acc))
+    return acc
 
 
 def _integer_sum(

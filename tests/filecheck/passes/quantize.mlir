@@ -1,11 +1,14 @@
 // RUN: kaoken-opt %s -p 'quantize{dtype=int8}' | filecheck %s
 // RUN: kaoken-opt %s -p 'quantize{dtype=int8},quantize{dtype=int8}' | filecheck %s
 // RUN: kaoken-opt %s -p 'quantize{dtype=bf16}' | filecheck %s --check-prefix=BF16
+// RUN: kaoken-opt %s -p 'quantize{dtype=bf16 target="x86-64-v4+bf16"}' | filecheck %s --check-prefix=BF16
+// RUN: kaoken-opt %s -p 'quantize{dtype=bf16 target=x86-64-v3}' | filecheck %s --check-prefix=WEIGHTS
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target=x86-64-v3}' | filecheck %s --check-prefix=SLOW
 // RUN: kaoken-opt %s -p 'quantize{dtype=f32}' | filecheck %s --check-prefix=F32
 // RUN: not kaoken-opt %s -p 'quantize{dtype=int7}' 2>&1 | filecheck %s --check-prefix=BAD
 
 // F32-NOT: kaoken.quantize
-// BAD: quantize has no dtype 'int7': choose one of auto, f32, bf16, int8, int4
+// BAD: quantize has no dtype 'int7': choose one of auto, f32, bf16, int8,
 
 // Two layers read %x, which is quantised once. The third one's three inputs fill no 32-bit word:
 // it stays as it is.
@@ -22,6 +25,10 @@
 // BF16:      %[[xb:.*]] = kaoken.cast %x : tensor<?x8xf32> -> tensor<?x8xbf16>
 // BF16-NEXT: %[[wb:.*]] = kaoken.cast %w : tensor<16x8xf32> -> tensor<16x8xbf16>
 // BF16-NEXT: kaoken.linear %[[xb]], %[[wb]] bias %b
+// Without quick products of bf16 only weights are narrow.
+// WEIGHTS-LABEL: func.func @main
+// WEIGHTS:      %[[wb:.*]] = kaoken.cast %w : tensor<16x8xf32> -> tensor<16x8xbf16>
+// WEIGHTS-NEXT: kaoken.linear %x, %[[wb]] bias %b {{.*}} : tensor<?x8xf32>, tensor<16x8xbf16> -> tensor<?x16xf32>
 func.func @main(%x: tensor<?x8xf32> {kaoken.shape = #kaoken.shape<[rows, 8]>}, %z: tensor<?x3xf32> {kaoken.shape = #kaoken.shape<[rows, 3]>}) -> (tensor<?x16xf32>, tensor<?x16xf32>, tensor<?x8xf32>) attributes {kaoken.max = {rows = 64}} {
   %w = kaoken.weight "w" : tensor<16x8xf32>
   %v = kaoken.weight "v" : tensor<16x8xf32>
@@ -57,6 +64,12 @@ func.func @rounded(%x: tensor<?x8xf32> {kaoken.shape = #kaoken.shape<[rows, 8]>}
 // CHECK:      kaoken.attention %[[q]], {{.*}}bf16_products{{.*}} : tensor<1x?x8xbf16>, tensor<1x?x8xbf16>, tensor<1x?x8xbf16> -> tensor<1x?x8xf32>
 // BF16-LABEL: func.func @factors
 // BF16:      kaoken.linear %{{.*}} -> tensor<1x?x24xbf16>
+// WEIGHTS-LABEL: func.func @factors
+// WEIGHTS:   kaoken.linear %{{.*}} -> tensor<1x?x24xf32>
+// WEIGHTS-NOT: bf16_products
+// SLOW-LABEL: func.func @factors
+// SLOW:      kaoken.linear %{{.*}} -> tensor<1x?x24xf32>
+// SLOW-NOT:  bf16_products
 // F32-LABEL: func.func @factors
 // F32:       kaoken.linear %{{.*}} -> tensor<1x?x24xf32>
 func.func @factors(%x: tensor<1x?x8xf32> {kaoken.shape = #kaoken.shape<[1, rows, 8]>}) -> tensor<1x?x8xf32> attributes {kaoken.max = {rows = 64}} {
