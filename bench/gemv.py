@@ -11,6 +11,7 @@ FOLDER what is not there yet (--build: that alone), then times all in turns.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,17 +125,22 @@ def measure(options: argparse.Namespace, threads: int) -> Table:
 def rows(options: argparse.Namespace, shape: str, threads: int) -> Iterator[list[str]]:
     """The lines of one shape, fewest bits a weight first."""
     k = int(shape.split("x")[1])
-    speeds, rate = rates(options, shape, threads)
+    speeds, shares = rates(options, shape, threads)
     weights = {name: speed * 8 / _bits(name, k) for name, speed in speeds.items()}
     base = weights.get(f"{KAOKEN}bf16")
     for name, speed in speeds.items():
         factor = f"{weights[name] / base:.2f}x" if base else ""
-        share = f"{100 * speed / rate:.0f} %"
+        share = f"{100 * shares[name]:.0f} %"
         yield [shape, name, f"{speed / 1e9:.1f}", share, f"{weights[name] / 1e9:.1f}", factor]
 
 
-def rates(options: argparse.Namespace, shape: str, threads: int) -> tuple[dict[str, float], float]:
-    """Bytes of weights a second by kernel, and what reading alone reaches. Pins this process."""
+def rates(
+    options: argparse.Namespace, shape: str, threads: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Bytes of weights a second by kernel, and what share that is of reading as many alone.
+
+    Pins this process.
+    """
     pin(threads)
     n, k = map(int, shape.split("x"))
     calls: dict[str, Callable[[], Any]] = {}
@@ -148,13 +154,12 @@ def rates(options: argparse.Namespace, shape: str, threads: int) -> tuple[dict[s
         if products is not None:
             moved[f"ggml {kind}"] = products.bytes_read
             calls[f"ggml {kind}"] = products.compute
-    read = options.megabytes << 20
-    limits, probe = Limits(), Probe("native", options.folder, [read])
+    limits, probe = Limits(), Probe("native", options.folder, moved.values())
     calls["probe"] = lambda: probe.measure(limits, threads, options.seconds)
     times = medians(calls, options.rounds, options.seconds)
-    rate = limits.bandwidth(WEIGHTS_MAPPING, read)
-    assert rate is not None
-    return {name: moved[name] / times[name] for name in moved}, rate
+    speeds = {name: size / times[name] for name, size in moved.items()}
+    limit = {name: limits.bandwidth(WEIGHTS_MAPPING, size) for name, size in moved.items()}
+    return speeds, {name: speed / (limit[name] or math.inf) for name, speed in speeds.items()}
 
 
 def _bits(name: str, k: int) -> float:

@@ -232,9 +232,9 @@ def head_rows(options: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     threads = parse_threads(options.threads)
     settings = argparse.Namespace(**vars(options) | given | {"threads": threads})
     for count in threads:
-        speeds, rate = elsewhere(gemv.rates, settings, gemv.HEAD, count)
+        _, shares = elsewhere(gemv.rates, settings, gemv.HEAD, count)
         for dtype, least in HEADS.items():
-            share = speeds[gemv.KAOKEN + dtype] / rate
+            share = shares[gemv.KAOKEN + dtype]
             cells = [percent(share), percent(least), "", "", "", ""]
             verdict = "met" if share >= least else "missed"
             yield ["768 -> 50257, one row", dtype, str(count), "", *cells, verdict]
