@@ -100,12 +100,22 @@ ARITHMETIC(bf16, __m512, _mm512_set1_ps(0.0f), 64)
 #undef NEXT
 #endif
 
+/* Without an instruction for it: even and odd bytes as numbers of 16 bits, whose sums of two products
+ * of ui8 and i8 never overflow. The sum is a factor, or the compiler would multiply once for all. */
+#define TWICE(add, multiply, sum) add(add(sum, multiply(sum, a)), multiply(sum, b))
+
 #if defined(__AVX512VNNI__)
 #define NEXT(sum) _mm512_dpbusd_epi32(sum, a, b)
 ARITHMETIC(int8, __m512i, _mm512_set1_epi8(1), 128)
+#elif defined(__AVX512BW__)
+#define NEXT(sum) TWICE(_mm512_add_epi32, _mm512_madd_epi16, sum)
+ARITHMETIC(int8, __m512i, _mm512_set1_epi16(1), 128)
 #elif defined(__AVXVNNI__)
 #define NEXT(sum) _mm256_dpbusd_avx_epi32(sum, a, b)
 ARITHMETIC(int8, __m256i, _mm256_set1_epi8(1), 64)
+#elif defined(__AVX2__)
+#define NEXT(sum) TWICE(_mm256_add_epi32, _mm256_madd_epi16, sum)
+ARITHMETIC(int8, __m256i, _mm256_set1_epi16(1), 64)
 #endif
 
 /* ---- a matrix unit: four tiles of 16 x 16 sums, each step of 16 words ---- */
@@ -304,7 +314,7 @@ int main(int count, char **words)
 #if defined(__AVX512BF16__)
     report("bf16", 0, measure(bf16, NULL, 0, threads, seconds));
 #endif
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#if defined(__AVX2__)
     report("int8", 0, measure(int8, NULL, 0, threads, seconds));
 #endif
 #ifdef TILES

@@ -158,7 +158,7 @@ def register_tile(n: int, machine: TargetMachine) -> RegisterTile:
 
 
 def row_block(k: int, rows: int, machine: TargetMachine) -> int:
-    """Rows of k words that go through all panels together: as many as twice the L2 cache holds, but
+    """Rows that go through all panels together: as many as twice the L2 cache holds as floats, but
     so many that reading the weights again for each block costs little."""
     fitting = 2 * machine.l2_bytes // (k * FLOAT_BITS // 8)
     wanted = min(max(fitting, MIN_ROW_BLOCK), MAX_ROW_BLOCK)
@@ -175,19 +175,19 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     split = [("tile", "n0", tile.panels)] if tile.panels > 1 else []
     return _directives(
         ("panel", tile.width),
-        ("tile", "m", row_block(_words(op.input, op.k), tile.rows, machine)),
+        ("tile", "m", row_block(op.k, tile.rows, machine)),
         ("tile", "m_in", tile.rows),
         *split,
         ("order", "m", "n0", "m_in", "m_in_in", *columns),
         ("vectorize", "m_in_in", *columns),
-        *_weights_ahead(_words(op.weight, op.k), tile, machine),
+        *_weights_ahead(_words(op), tile, machine),
         ("parallel", "n0"),
     )
 
 
-def _words(value: SSAValue, count: int) -> int:
-    """So many numbers of a tensor in words as long as a float, of which one is read a step."""
-    return count * numpy_dtype(tensor_type(value).element_type).itemsize * 8 // FLOAT_BITS
+def _words(op: LinearOp) -> int:
+    """How many words as long as a float a column of weights has: a step of k reads one."""
+    return op.k * numpy_dtype(tensor_type(op.weight).element_type).itemsize // WORD_BYTES
 
 
 def _weights_ahead(
