@@ -22,6 +22,7 @@ from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.migrate_scales import MigrateScalesPass
 from kaoken.passes.narrow_caches import NarrowCachesPass
 from kaoken.passes.outline import OutlinePass
+from kaoken.passes.panel_inputs import PanelInputsPass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.plan_memory import PlanMemoryPass
 from kaoken.passes.prefetch import PrefetchPass
@@ -49,6 +50,7 @@ def tensor_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
         ChooseSchedulePass(target=machine.text),
         BakePass(),
         OutlinePass(),
+        PanelInputsPass(),
     )
 
 

@@ -67,6 +67,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("choose-schedule"),
             _pass("bake"),
             _pass("outline"),
+            _pass("panel-inputs"),
             _pass("annotate-cost"),
             _pass("lower-to-loops"),
             _pass("reorder"),

@@ -42,8 +42,8 @@ A layer whose result bf16 layers alone read rounds it itself:
 ->
     %z = kaoken.linear %x, %w {activation = gelu} : ... -> tensor<?x3072xbf16>
 
-So do layers of bf16 or eight bits whose results are nothing but queries, keys and values of an
-attention with bf16 factors, itself or through slices.
+So does attention with bf16 factors. So do layers of bf16 or eight bits whose results are nothing
+but queries, keys and values of such an attention, itself or through slices.
 
 Layers whose inputs the model itself rounds (`kaoken.fake_quantize`: it was trained so) and whose
 weights are of few bits are products of codes with every dtype but f32.
@@ -314,8 +314,14 @@ def _narrow_products_of_attention(block: Block, is_quick: bool) -> None:
 
 
 def _round_at_once(block: Block) -> None:
-    """Layers that round their results themselves, where all that reads these is a cast."""
+    """Layers and attention that round their results, where all that reads these is a cast."""
     for cast in [op for op in block.ops if isinstance(op, CastOp)]:
+        attention = sole_owner(cast.input, AttentionOp)
+        if attention is not None and attention.bf16_products is not None:
+            if tensor_type(cast.result).element_type == bf16:
+                Rewriter.replace_op(cast, [], [attention.result])
+                Rewriter.replace_value_with_new_type(attention.result, cast.result.type)
+            continue
         linear = sole_owner(cast.input, LinearOp)
         if linear is None or linear.norm.data is not Norm.NONE:
             continue

@@ -25,7 +25,14 @@ from xdsl.context import Context
 from xdsl.dialects import affine, arith, memref, scf
 from xdsl.dialects.builtin import AffineMapAttr, IndexType, IntegerAttr, MemRefType, ModuleOp, f32
 from xdsl.ir import Block, Operation, SSAValue
-from xdsl.ir.affine import AffineDimExpr, AffineExpr, AffineMap
+from xdsl.ir.affine import (
+    AffineBinaryOpExpr,
+    AffineBinaryOpKind,
+    AffineConstantExpr,
+    AffineDimExpr,
+    AffineExpr,
+    AffineMap,
+)
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
@@ -148,7 +155,7 @@ class _Product:
         if self.words is not self.sum:
             at.forms[self.sum.body.block.args[0]] = IndexForm(at.zero, (0, 0, 0))
         _widen_indices(at, self.words)
-        kind, lhs, rhs = self._factors(at)
+        kind, lhs, rhs, in_panels = self._factors(at)
         rows, depth = _extent(at, self.rows, "rows"), _extent(at, self.sum, "depth")
         memory = memref.AllocOp(
             [], [], MemRefType(self.dot.result.type, [self.most_rows, self.width])
@@ -157,20 +164,49 @@ class _Product:
         sums = at.insert(memory)
         target = (sums, [at.zero, at.zero])
         sizes = (rows, self.width, depth)
-        contract = ContractOp(kind, lhs, rhs, target, sizes, self._block)
+        contract = ContractOp(kind, lhs, rhs, target, sizes, self._block, in_panels)
         contract.attributes[NAME] = self.sum.attributes[NAME]
         at.builder.insert(contract)
         return sums
 
-    def _factors(self, at: Widener) -> tuple[DotKind, _Matrix, _Matrix]:
-        """What is multiplied: rows by columns, in whichever order the dot names them."""
+    def _factors(self, at: Widener) -> tuple[DotKind, _Matrix, _Matrix, bool]:
+        """What is multiplied: rows by columns, in whichever order the dot names them; and whether
+        the rows lie in panels."""
         kind, lhs, rhs = self.dot.kind.data, self.dot.lhs, self.dot.rhs
+        if (panels := self._panels(at, lhs)) is not None:
+            return kind, panels, _factor(at, rhs, (_DEPTH, _COLUMN)), True
         try:
-            return kind, _factor(at, lhs, (_ROW, _DEPTH)), _factor(at, rhs, (_DEPTH, _COLUMN))
+            rows, columns = _factor(at, lhs, (_ROW, _DEPTH)), _factor(at, rhs, (_DEPTH, _COLUMN))
         except CannotWiden:
             if kind not in _EITHER_WAY:
                 raise
-            return kind, _factor(at, rhs, (_ROW, _DEPTH)), _factor(at, lhs, (_DEPTH, _COLUMN))
+            rows, columns = _factor(at, rhs, (_ROW, _DEPTH)), _factor(at, lhs, (_DEPTH, _COLUMN))
+        return kind, rows, columns, False
+
+    def _panels(self, at: Widener, value: SSAValue) -> _Matrix | None:
+        """Where rows begin that lie in panels: a load of [k / c, row, k % c], for a k from 0."""
+        load = value.owner
+        if not isinstance(load, memref.LoadOp) or isinstance(self.words, scf.ForOp):
+            return None
+        if len(load.indices) != 3 or at.zero is None:
+            return None
+        panel, row, column = load.indices
+        assert isinstance(load.memref.type, MemRefType)
+        width = load.memref.type.get_shape()[-1]
+        if _divided(panel) != (self._word, width, AffineBinaryOpKind.FloorDiv):
+            return None
+        if _divided(column) != (self._word, width, AffineBinaryOpKind.Mod):
+            return None
+        form = at.form(row)
+        if form.strides != (1, 0, 0):
+            return None
+        return at.scalar(load.memref), [at.zero, form.base, at.zero]
+
+    @property
+    def _word(self) -> SSAValue:
+        """Which word of the whole sum a step multiplies."""
+        index = induction_variable(self.words)
+        return index if self.words is self.sum else _sole_use(index).results[0]
 
     @property
     def _block(self) -> int | None:
@@ -208,10 +244,31 @@ def _words_of(sum_: affine.ForOp | scf.ForOp) -> affine.ForOp | scf.ForOp:
     return words
 
 
+def _sole_use(value: SSAValue) -> Operation:
+    (use,) = value.uses
+    return use.operation
+
+
+def _divided(index: SSAValue) -> tuple[SSAValue, int, AffineBinaryOpKind] | None:
+    """Of an index that is another divided by a number, or the rest of that: all three."""
+    op = index.owner
+    if not isinstance(op, affine.ApplyOp):
+        return None
+    match op.map.data.results[0]:
+        case AffineBinaryOpExpr(
+            kind=AffineBinaryOpKind.FloorDiv | AffineBinaryOpKind.Mod as kind,
+            lhs=AffineDimExpr() as dividend,
+            rhs=AffineConstantExpr() as divisor,
+        ):
+            return op.mapOperands[dividend.position], divisor.value, kind
+    return None
+
+
 def _widen_indices(at: Widener, loop: affine.ForOp | scf.ForOp) -> None:
-    """The index arithmetic of a loop's body."""
+    """The index arithmetic of a loop's body, but for places in panels."""
     for op in loop.body.block.ops:
-        if op.results and all(isinstance(r.type, IndexType) for r in op.results):
+        are_indices = op.results and all(isinstance(r.type, IndexType) for r in op.results)
+        if are_indices and _divided(op.results[0]) is None:
             at.widen(op)
 
 

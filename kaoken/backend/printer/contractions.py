@@ -36,7 +36,7 @@ from xdsl.ir import SSAValue
 from kaoken.backend.machine import LINE_BYTES
 from kaoken.backend.printer.function import FunctionPrinter
 from kaoken.backend.printer.indexing import flatten, least
-from kaoken.backend.printer.text import add, fill, is_integer, multiply, wrap
+from kaoken.backend.printer.text import add, binary, fill, is_integer, multiply, wrap
 from kaoken.backend.printer.types import c_name, element_type, short_name
 from kaoken.backend.targets.base import MatrixUnit
 from kaoken.dialect.kaoken_loop import ContractOp
@@ -50,9 +50,10 @@ def print_contract(p: FunctionPrinter, op: ContractOp) -> None:
     product = _Product.of(p, op)
     p.flush_reads()
     unit = p.machine.matrix_unit
-    if unit is None:
+    if unit is None or (product.lhs.in_panels and product.lhs.width != unit.depth):
         _print_loops(p, op, product)
     else:
+        product = replace(product, lhs=replace(product.lhs, by_panels=True))
         _Tiles(p, unit, str(op.kind.data), product).print()
 
 
@@ -79,15 +80,23 @@ class _Matrix:
     p: FunctionPrinter
     buffer: SSAValue
     indices: tuple[str, ...]
+    in_panels: bool = False
+    """Whether columns lie in panels; the last index then counts all of them."""
+    by_panels: bool = False
+    """Whether only those columns are asked for that panels begin with."""
 
     @staticmethod
-    def of(p: FunctionPrinter, buffer: SSAValue, indices: Sequence[SSAValue]) -> _Matrix:
-        return _Matrix(p, buffer, tuple(p.stable(i) for i in indices))
+    def of(
+        p: FunctionPrinter, buffer: SSAValue, indices: Sequence[SSAValue], in_panels: bool = False
+    ) -> _Matrix:
+        return _Matrix(p, buffer, tuple(p.stable(i) for i in indices), in_panels)
 
     def place(self, row: str, column: str) -> str:
         """An element."""
         *outer, first, last = self.indices
         texts = [*outer, add(first, row), add(last, column)]
+        if self.in_panels:
+            texts = self._in_panels(*texts)
         offset = flatten(texts, lambda d: self.p.size(self.buffer, d))
         return f"{wrap(self.p.stable(self.buffer), 15)}[{offset}]"
 
@@ -112,6 +121,15 @@ class _Matrix:
         width = self.p.size(self.buffer, len(self.indices) - 1)
         return multiply(width, str(WORD_BYTES))
 
+    def _in_panels(self, panel: str, row: str, column: str) -> list[str]:
+        """The indices of a column of a panel."""
+        width = self.width
+        if is_integer(column):
+            panels, rest = divmod(int(column), width)
+            return [add(panel, str(panels)), row, str(rest)]
+        rest = "0" if self.by_panels else binary("%", column, str(width))
+        return [add(panel, binary("/", column, str(width))), row, rest]
+
     def moved(self, row: str, column: str) -> _Matrix:
         """The matrix that begins at an element of this one."""
         *outer, first, last = self.indices
@@ -135,7 +153,7 @@ class _Product:
     @staticmethod
     def of(p: FunctionPrinter, op: ContractOp) -> _Product:
         return _Product(
-            _Matrix.of(p, op.lhs, op.lhs_indices),
+            _Matrix.of(p, op.lhs, op.lhs_indices, op.lhs_in_panels is not None),
             _Matrix.of(p, op.rhs, op.rhs_indices),
             _Matrix.of(p, op.target, op.target_indices),
             p.atom(op.rows),
@@ -171,10 +189,9 @@ class _Stream:
     place: str
     """A variable: where the next lines are."""
     count: str
-    """How many of them a step asks for."""
+    """How many of them a step asks for, of each page where they lie in pages."""
     pages: int
     """How many pages the lines lie in, in turn; 0 for lines one after the other."""
-    memory: str
 
     @staticmethod
     def of(tiles: _Tiles, first: str, distance: int, blocks: str) -> _Stream:
@@ -187,20 +204,20 @@ class _Stream:
             behind = product.rhs.moved(add(first, str(distance)), "0").place("0", "0")
             p.line(f"const char *{place} = (const char *)&{behind};")
         else:
-            offset = product.rhs.offset(first)
-            p.line(f"int64_t {place} = {wrap(offset, 13)} / {LINE_BYTES};")
+            line = f"{wrap(product.rhs.offset(first), 13)} / {LINE_BYTES}"
+            memory = wrap(product.rhs.pointer, 15)
+            p.line(f"const char *{place} = kk_pages_ahead({memory}, {line}, {pages});")
         lines = tiles.unit.depth * product.rhs.width * WORD_BYTES // LINE_BYTES
         share = _ceildiv(max(1, lines), blocks)
         # Rows that are one block read each line once: it need not wait in the first cache.
-        some = f"{blocks} > 1 ? {share} : 0" if is_near else share
+        some = f"{blocks} > 1 ? {share} : 0" if is_near else _ceildiv(share, pages)
         p.line(f"const int64_t {count} = {some};")
-        return _Stream(p, place, count, pages, wrap(product.rhs.pointer, 15))
+        return _Stream(p, place, count, pages)
 
     def step(self) -> None:
         if self.pages:
-            arguments = (self.memory, self.place, self.count, str(self.pages))
-            self.p.line(f"kk_prefetch_pages({', '.join(arguments)});")
-            self.p.line(f"{self.place} += {self.count};")
+            arguments = f"{self.place}, {self.count}, {self.pages}"
+            self.p.line(f"{self.place} = kk_prefetch_pages({arguments});")
             return
         i = self.p.names.new("i")
         head = f"int64_t {i} = 0; {i} < {self.count}; {i}++, {self.place} += {LINE_BYTES}"
@@ -212,8 +229,10 @@ def _ceildiv(count: int | str, size: int | str) -> str:
     """How many blocks of a size, a number or a name, cover a count."""
     if is_integer(str(count)) and is_integer(str(size)):
         return str(-(-int(count) // int(size)))
+    if str(size) == "1":
+        return str(count)
     round_up = f"{int(size) - 1}" if is_integer(str(size)) else f"{size} - 1"
-    return f"({count} + {round_up}) / {size}"
+    return f"({wrap(str(count), 12)} + {round_up}) / {size}"
 
 
 @dataclass(frozen=True)

@@ -108,15 +108,26 @@ _TEXTS = {
          * kk_f32_from_bf16((uint16_t)((uint32_t)b >> 16));
     return acc + kk_f32_from_bf16((uint16_t)a) * kk_f32_from_bf16((uint16_t)b);
 }""",
-    # Lines in the order of a walk through several pages at once, as many pages further on.
-    "kk_prefetch_pages": """static inline void kk_prefetch_pages(
-    const void *data, uint64_t first, uint64_t count, uint64_t pages)
+    # Memory is asked for in groups of pages: a line of each page, then the next line of each. So
+    # each page is a stream of its own to the CPU. A group is asked for while the last one is read.
+    "kk_pages_ahead": """static inline const char *kk_pages_ahead(
+    const void *data, uint64_t line, uint64_t pages)
 {
-    const uint64_t lines = 64 * pages;
-    for (uint64_t i = first; i < first + count; i++) {
-        const uint64_t page = (i / lines + 1) * pages + i % pages;
-        __builtin_prefetch((const char *)data + page * 4096 + i % lines / pages * 64, 0, 2);
+    const uint64_t at = (uint64_t)data / 64 + line, lines = 64 * pages;
+    return (const char *)((at / lines + 1) * lines * 64 + at % lines / pages * 64);
+}""",
+    "kk_prefetch_pages": """static inline const char *kk_prefetch_pages(
+    const char *next, int64_t lines, int64_t pages)
+{
+    for (int64_t i = 0; i < lines; i++) {
+#pragma GCC unroll 16
+        for (int64_t page = 0; page < pages; page++) {
+            __builtin_prefetch(next + page * 4096, 0, 2);
+        }
+        next += 64;
+        next += (uint64_t)next % 4096 == 0 ? (pages - 1) * 4096 : 0;
     }
+    return next;
 }""",
     "kk_round_f32_u8": """static inline uint8_t kk_round_f32_u8(float x)
 {

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import DenseArrayBase, IndexType, IntegerAttr, MemRefType, i64
+from xdsl.dialects.builtin import (
+    DenseArrayBase,
+    IndexType,
+    IntegerAttr,
+    MemRefType,
+    UnitAttr,
+    i64,
+)
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import SpacedOpaqueSyntaxAttribute, SSAValue
 from xdsl.irdl import (
@@ -90,6 +97,9 @@ class ContractOp(IRDLOperation):
     words are of two bf16 or four bytes, sums are f32 or i32. `target` is memory of its own, `rows`
     at least 1.
 
+    With `lhs_in_panels` the columns of `lhs` lie in panels, as its last three dimensions say:
+    a[i, k] is lhs[p + k / c, i, k % c], where c is its last size, and it begins with a panel.
+
     `block` and `ahead` are about speed alone. All rows pass `block` words of k before the next
     words are read. And words of `rhs` are asked for so many steps of k before they are read: no
     farther than a block, into the first cache; farther, into the second.
@@ -101,6 +111,7 @@ class ContractOp(IRDLOperation):
     columns = prop_def(IntegerAttr)
     block = opt_prop_def(IntegerAttr)
     ahead = opt_prop_def(DenseArrayBase.constr(i64))
+    lhs_in_panels = opt_prop_def(UnitAttr)
     lhs = operand_def(AnyMemRef)
     lhs_indices = var_operand_def(IndexType())
     rhs = operand_def(AnyMemRef)
@@ -125,6 +136,7 @@ class ContractOp(IRDLOperation):
         target: tuple[SSAValue, Sequence[SSAValue]],
         sizes: tuple[SSAValue, int, SSAValue],
         block: int | None = None,
+        lhs_in_panels: bool = False,
     ):
         rows, columns, depth = sizes
         super().__init__(
@@ -133,6 +145,7 @@ class ContractOp(IRDLOperation):
                 "kind": DotKindAttr(kind),
                 "columns": IntegerAttr(columns, i64),
                 "block": None if block is None else IntegerAttr(block, i64),
+                "lhs_in_panels": UnitAttr() if lhs_in_panels else None,
             },
         )
 
@@ -146,6 +159,9 @@ class ContractOp(IRDLOperation):
             rank = memory.type.get_num_dims()
             if rank < 2 or len(indices) != rank:
                 raise VerifyException(f"{memory.type} needs {max(rank, 2)} indices of a matrix")
+        assert isinstance(self.lhs.type, MemRefType)
+        if self.lhs_in_panels is not None and self.lhs.type.get_num_dims() < 3:
+            raise VerifyException(f"{self.lhs.type} has no panels: it needs three dimensions")
         if self.most_rows < 0:
             raise VerifyException("the target must say how many rows it has")
         if min([1, *self.distances]) < 1 or (self.block_words or 1) < 1:

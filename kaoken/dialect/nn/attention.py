@@ -72,8 +72,15 @@ class AttentionOp(KaokenOp):
         """How many key and value heads there are; by default as many as query heads."""
         return self.heads if self.num_kv_heads is None else self.num_kv_heads.value.data
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether products of bf16 give a result of bf16, too."""
+        return self.bf16_products is not None and tensor_type(self.result).element_type == bf16
+
     def infer_element_type(self) -> Attribute:
         kinds = {tensor_type(x).element_type for x in (self.query, self.key, self.value)}
+        if self.is_rounded:
+            return bf16
         if bf16 in kinds and self.bf16_products is not None:
             return f32
         return super().infer_element_type()

@@ -22,18 +22,20 @@ and `panel(P)` the keys of a panel.
 from __future__ import annotations
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import MemRefType, f32
+from xdsl.dialects.builtin import MemRefType, bf16, f32
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
 
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
+from kaoken.dialect.kaoken_loop import ConvertOp
 from kaoken.dialect.nn import AttentionOp
 from kaoken.passes.lowering.attention_factors import Bf16Factors, Factors, FloatFactors, Head
 from kaoken.passes.lowering.attention_masks import Keys, Masks
 from kaoken.passes.lowering.attention_plan import Plan, final_score, plan_attention
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
+from kaoken.passes.lowering.panels import panel_of
 from kaoken.passes.lowering.rows import LOWEST
 
 
@@ -173,6 +175,14 @@ def _softmax(p: Plan, factors: Factors, rows: Extent, keys: Keys, inverse: SSAVa
         n.store(n.insert(arith.SelectOp(positive, quotient, zero)), inverse, i)
 
 
+def _place(p: Plan, head: SSAValue, row: Index, e0: SSAValue, e1: SSAValue) -> tuple[Index, ...]:
+    """Where column e1 of panel e0 of a head's results is, in rows or in panels."""
+    if panel_of(p.op.result) is not None:
+        return p.n.affine(lambda h, e: h * p.value_panels + e, head, e0), row, e1
+    column = p.value_column(e0, e1)
+    return row, p.n.affine(lambda h, c: h * p.value_size + c, head, column)
+
+
 def _output(
     p: Plan, factors: Factors, first: Index, rows: Extent, keys: Keys, inverse: SSAValue
 ) -> None:
@@ -190,6 +200,6 @@ def _output(
                 ),
             )
             result = n.insert(arith.MulfOp(total, n.load(inverse, i)))
-            column = p.value_column(e0, e1)
-            target = n.affine(lambda h, c: h * p.value_size + c, factors.at.head, column)
-            n.store(result, p.y, row, target)
+            if p.op.is_rounded:
+                result = n.insert(ConvertOp(result, bf16))
+            n.store(result, p.y, *_place(p, factors.at.head, row, e0, e1))

@@ -16,6 +16,7 @@ from kaoken.dialect.tensor import SliceOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
+from kaoken.passes.lowering.panels import panelled_buffer
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
     schedule = op.schedule or ScheduleAttr(())
     tiles = {d.args[0]: d.args[1] for d in schedule.all("tile")}
     panel = next((d.args[0] for d in schedule.all("panel")), 1)
-    batch, queries = kernel.shape(op.query)[:2]
+    queries = kernel.shape(op.query)[1]
     keys = kernel.shape(op.key)[1]
     seen: dict[SSAValue, SSAValue] = {}
 
@@ -116,7 +117,7 @@ def plan_attention(op: AttentionOp, kernel: Kernel) -> Plan:
     q, k, v = rows_of("q", op.query), rows_of("k", op.key), rows_of("v", op.value)
     mask = None if op.mask is None else kernel.buffer("mask", op.mask)
     bias = bias_buffer(op, kernel, keys.evaluate(kernel.maxima))
-    y = kernel.buffer("y", op.result, (batch * queries, kernel.shape(op.result)[2]))
+    y = panelled_buffer(kernel, "y", op.result)
     return Plan(
         op,
         kernel,

@@ -24,13 +24,14 @@ from dataclasses import dataclass
 
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import MemRefType, bf16, f32, i32
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 
 from kaoken.dialect.attributes import Activation, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
 from kaoken.dialect.nn import UI8, LinearOp, MatmulOp
+from kaoken.dtypes import numpy_dtype
 from kaoken.errors import KaokenError
 from kaoken.passes.literal import is_literal, lower_literal_linear
 from kaoken.passes.lowering.few_bits import (
@@ -41,6 +42,7 @@ from kaoken.passes.lowering.few_bits import (
 )
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
+from kaoken.passes.lowering.panels import panel_of
 from kaoken.passes.lowering.scalars import emit_activation
 from kaoken.passes.lowering.unpacked import UNPACKED_ROWS, UnpackedGroups, UnpackedPanels
 
@@ -67,6 +69,9 @@ class _Linear:
     residual: SSAValue | None
     scales: _Scales | None
     y: SSAValue
+    x_panel: int | None
+    """The words of a panel of x, where x lies in panels."""
+    y_in_panels: bool
     k: int
     """Numbers, or words of narrow numbers, in a row of x."""
     dot: DotKind | None
@@ -142,13 +147,16 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
     if few_bits is not None:
         k, rows = few_bits.chunks, product(kernel.shape(op.result)[:-1])
     shape = kernel.shape(op.weight)
+    panel = _words_of_panel(op)
     return _Linear(
-        x or kernel.buffer("x", op.input, (rows, inputs), element=word if dot else None),
+        x or _input(op, kernel, (rows, inputs), word if dot else None),
         few_bits.w if few_bits else kernel.buffer("w", op.weight, shape[:3], element=word),
         None if op.bias is None else kernel.buffer("b", op.bias, columns),
         None if op.residual is None else kernel.buffer("r", op.residual, (rows, *columns)),
         _scales(op, kernel, rows, columns),
-        kernel.buffer("y", op.result, (rows, *columns)),
+        _result(op, kernel, rows, columns),
+        panel,
+        panel_of(op.result) is not None,
         k,
         dot,
         dot is None and word is not None,
@@ -168,6 +176,38 @@ def _steps(op: LinearOp) -> tuple[DotKind | None, int]:
     if weight == bf16:
         return DotKind.BF16 if element == bf16 else None, op.k * 2 // WORD_BYTES
     return None, op.k
+
+
+def _words_of_panel(op: LinearOp) -> int | None:
+    """The words of a panel of the input, where that lies in panels."""
+    columns, element = panel_of(op.input), tensor_type(op.input).element_type
+    return None if columns is None else columns * numpy_dtype(element).itemsize // WORD_BYTES
+
+
+def _input(op: LinearOp, kernel: Kernel, shape: Shape, word: Attribute | None) -> SSAValue:
+    """The rows of the input: [rows, k], or in panels [k / 16, rows, 16]."""
+    words = _words_of_panel(op)
+    if words is not None:
+        rows, k = shape
+        kernel.size("m", rows)
+        shape = (Dim.of((k.constant or 0) // words), rows, Dim.of(words))
+    return kernel.buffer("x", op.input, shape, element=word)
+
+
+def _result(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> SSAValue:
+    if panel_of(op.result) is None:
+        return kernel.buffer("y", op.result, (rows, *columns))
+    kernel.size("m", rows)
+    return kernel.buffer("y", op.result, (columns[0], rows, columns[1]))
+
+
+def _word(kernel: Kernel, linear: _Linear, i: SSAValue, k: SSAValue) -> SSAValue:
+    """A number, or word of narrow numbers, of the input."""
+    words = linear.x_panel
+    if words is None:
+        return kernel.load(linear.x, i, k)
+    panel = kernel.affine(lambda k: k // words, k)
+    return kernel.load(linear.x, panel, i, kernel.affine(lambda k: k % words, k))
 
 
 def _row_block(op: LinearOp) -> int:
@@ -262,7 +302,8 @@ def _finish(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, value
         value = kernel.insert(arith.AddfOp(value, kernel.load(linear.residual, i, *column)))
     if linear.is_rounded:
         value = kernel.insert(ConvertOp(value, bf16))
-    kernel.store(value, linear.y, i, *column)
+    at = (column[0], i, *column[1:]) if linear.y_in_panels else (i, *column)
+    kernel.store(value, linear.y, *at)
 
 
 def _start(kernel: Kernel, linear: _Linear, column: Columns) -> SSAValue:
@@ -281,7 +322,7 @@ def _float_sum(
         w = weight(linear.weight, k)
         if linear.has_pairs:
             return _add_pair(kernel, linear.x, i, k, w, acc)
-        x = kernel.load(linear.x, i, k)
+        x = _word(kernel, linear, i, k)
         op = math.FmaOp(x, w, acc) if linear.dot is None else DotOp(linear.dot, x, w, acc)
         return kernel.insert(op)
 
@@ -326,7 +367,7 @@ def _integer_sum(
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
         words = weight(linear.weight, kernel.affine(lambda k: k + 1, k))
-        return kernel.insert(DotOp(DotKind.UI8_I8, kernel.load(linear.x, i, k), words, acc))
+        return kernel.insert(DotOp(DotKind.UI8_I8, _word(kernel, linear, i, k), words, acc))
 
     total = kernel.insert(
         ConvertOp(kernel.fold("k", linear.k, weight(linear.weight, 0), step), f32)

@@ -33,7 +33,8 @@ from kaoken.dialect.tensor import (
 from kaoken.errors import KaokenError
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Index
-from kaoken.passes.lowering.rows import checked_index
+from kaoken.passes.lowering.panels import each_column, panel_of, panelled_buffer
+from kaoken.passes.lowering.rows import checked_index, row_shape
 from kaoken.passes.lowering.scalars import emit_activation, emit_cast, emit_function
 
 ONE = Dim.of(1)
@@ -136,7 +137,16 @@ def lower_activation(op: GeluOp | ReluOp | SiluOp | TanhOp | SigmoidOp, kernel: 
 def lower_cast(op: CastOp, kernel: Kernel) -> None:
     to = tensor_type(op.result).element_type
     kernel.name, kernel.comment = f"cast_to_{to}", f"conversion to {to}"
-    _pointwise(kernel, op, [op.input], lambda v: emit_cast(kernel, v[0], to))
+    panel = panel_of(op.result)
+    if panel is None:
+        _pointwise(kernel, op, [op.input], lambda v: emit_cast(kernel, v[0], to))
+        return
+    rows, width = row_shape(kernel.shape(op.input))
+    m_end = kernel.size("m", rows)
+    x = kernel.buffer("x", op.input, (rows, width))
+    y = panelled_buffer(kernel, "y", op.result)
+    with kernel.parallel("m", m_end) as m, each_column(kernel, m, width, panel) as (h, place):
+        kernel.store(emit_cast(kernel, kernel.load(x, m, h), to), y, *place)
 
 
 def lower_broadcast(op: BroadcastOp, kernel: Kernel) -> None:

@@ -46,6 +46,7 @@ from kaoken.dialect.quant import (
 )
 from kaoken.passes.lowering.kernel import Kernel, as_f32
 from kaoken.passes.lowering.nest import Index
+from kaoken.passes.lowering.panels import each_column, panel_of, panelled_buffer
 from kaoken.passes.lowering.rounding import Rounder, largest_magnitude
 from kaoken.passes.lowering.rows import inverse_rms, row_shape
 
@@ -99,15 +100,16 @@ def lower_quantize(op: QuantizeOp, kernel: Kernel) -> None:
     x = kernel.buffer("x", op.input, (rows, width))
     scales = None if op.scale is None else kernel.buffer("scale", op.scale, (rows,))
     factor = None if op.factor is None else kernel.buffer("factor", op.factor)
-    y = kernel.buffer("y", op.result, (rows, width))
+    panel, count = panel_of(op.result), kernel.size("m", rows)
+    y = panelled_buffer(kernel, "y", op.result)
     zero_point = kernel.constant(op.zero_point.value.data, f32)
     one = kernel.constant(1.0, f32)
     to = tensor_type(op.result).element_type
-    with kernel.parallel("m", kernel.size("m", rows)) as m:
+    with kernel.parallel("m", count) as m:
         inverse = None
         if scales is not None:
             inverse = kernel.insert(arith.DivfOp(one, kernel.load(scales, m)))
-        with kernel.parallel("h", kernel.size("n", width)) as h:
+        with each_column(kernel, m, width, panel) as (h, place):
             value, by = kernel.load(x, m, h), inverse
             if by is None:
                 assert factor is not None
@@ -115,7 +117,7 @@ def lower_quantize(op: QuantizeOp, kernel: Kernel) -> None:
             else:
                 value = _times(kernel, value, factor, h)
             steps = kernel.insert(math.FmaOp(value, by, zero_point))
-            kernel.store(kernel.insert(ConvertOp(steps, to)), y, m, h)
+            kernel.store(kernel.insert(ConvertOp(steps, to)), y, *place)
 
 
 def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:

@@ -54,12 +54,11 @@ func.func @product(%x: memref<?x36xi32>, %w: memref<36x20xi32>, %y: memref<32x20
 
 // 64 rows of 128 bytes are two pages, whose lines are asked for in turn, 32 at each step.
 // CHECK-LABEL: static void kaoken_ahead(
-// CHECK:       int64_t ahead = 0 / 64;
-// CHECK-NEXT:  const int64_t lines = 32;
+// CHECK:       const char *ahead = kk_pages_ahead(w, 0 / 64, 2);
+// CHECK-NEXT:  const int64_t lines = 16;
 // CHECK:       } else {
 // CHECK:           for (int64_t k = 0; k < 64; k += 16) {
-// CHECK-NEXT:          kk_prefetch_pages(w, ahead, lines, 2);
-// CHECK-NEXT:          ahead += lines;
+// CHECK-NEXT:          ahead = kk_prefetch_pages(ahead, lines, 2);
 // CHECK-NEXT:          _tile_loadd(4, &x[k], 256);
 func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf32>, %rows: index) {
   %c0 = arith.constant 0 : index
@@ -78,7 +77,7 @@ func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf
 // CHECK-NEXT:      const int64_t blocks = (rows + 31) / 32;
 // CHECK-NEXT:      const char *ahead = (const char *)&w[(k + 16) * 32];
 // CHECK-NEXT:      const int64_t lines = blocks > 1 ? (32 + blocks - 1) / blocks : 0;
-// CHECK-NEXT:      int64_t ahead_2 = (k * 32) * 4 / 64;
+// CHECK-NEXT:      const char *ahead_2 = kk_pages_ahead(w, (k * 32) * 4 / 64, 1);
 // CHECK-NEXT:      const int64_t lines_2 = (32 + blocks - 1) / blocks;
 // CHECK-NEXT:      for (int64_t i = 0; i < rows; i += 32) {
 // CHECK:               if (k == 0) {
@@ -88,13 +87,27 @@ func.func @ahead(%x: memref<?x64xi32>, %w: memref<64x32xi32>, %y: memref<32x32xf
 // CHECK:               for (int64_t k_2 = k; k_2 < end; k_2 += 16) {
 // CHECK-NEXT:              for (int64_t i_2 = 0; i_2 < lines; i_2++, ahead += 64) {
 // CHECK-NEXT:                  __builtin_prefetch(ahead, 0, 3);
-// CHECK:                   kk_prefetch_pages(w, ahead_2, lines_2, 1);
-// CHECK-NEXT:              ahead_2 += lines_2;
+// CHECK:                   ahead_2 = kk_prefetch_pages(ahead_2, lines_2, 1);
 // CHECK:                   _tile_dpbf16ps(3, 5, 7);
 func.func @blocks(%x: memref<?x32xi32>, %w: memref<32x32xi32>, %y: memref<40x32xf32>, %rows: index) {
   %c0 = arith.constant 0 : index
   %depth = arith.constant 32 : index
   kaoken_loop.contract bf16 %x[%c0, %c0], %w[%c0, %c0] into %y[%c0, %c0] rows %rows depth %depth
     {columns = 32 : i64, block = 16 : i64, ahead = array<i64: 16, 32>} : memref<?x32xi32>, memref<32x32xi32>, memref<40x32xf32>
+  func.return
+}
+
+// The left factor's columns lie in panels of 16: a tile is one piece.
+// CHECK-LABEL: static void kaoken_panels(
+// CHECK:           for (int64_t k = 0; k < 32; k += 16) {
+// CHECK-NEXT:          _tile_loadd(4, &x[(k / 16 * m + first) * 16], 64);
+// CHECK-NEXT:          _tile_loadd(5, &x[(k / 16 * m + first + 16) * 16], 64);
+// LOOPS-LABEL: static void kaoken_panels(
+// LOOPS:       sum = kk_dot_bf16(x[(k / 16 * m + first + i) * 16 + k % 16], w[k * 32 + j], sum);
+func.func @panels(%m: index {kaoken.name = "m"}, %x: memref<2x?x16xi32> {kaoken.shape = #kaoken.shape<[2, m, 16]>}, %w: memref<32x32xi32>, %y: memref<32x32xf32>, %first: index, %rows: index) {
+  %c0 = arith.constant 0 : index
+  %depth = arith.constant 32 : index
+  kaoken_loop.contract bf16 %x[%c0, %first, %c0], %w[%c0, %c0] into %y[%c0, %c0] rows %rows depth %depth
+    {columns = 32 : i64, lhs_in_panels} : memref<2x?x16xi32>, memref<32x32xi32>, memref<32x32xf32>
   func.return
 }
