@@ -10,8 +10,8 @@
 // CHECK-NEXT:     affine.for %[[n1:.*]] = 0 to 16 {
 // CHECK-NEXT:       %[[bias:.*]] = memref.load %b[%[[n0]], %[[n1]]]
 // CHECK-NEXT:       %[[sum:.*]] = affine.for %[[k:.*]] = 0 to 16 iter_args(%[[acc:.*]] = %[[bias]]) -> (f32) {
-// CHECK-NEXT:         %[[xv:.*]] = memref.load %x[%[[m]], %[[k]]]
 // CHECK-NEXT:         %[[wv:.*]] = memref.load %w[%[[n0]], %[[k]], %[[n1]]]
+// CHECK-NEXT:         %[[xv:.*]] = memref.load %x[%[[m]], %[[k]]]
 // CHECK-NEXT:         %[[next:.*]] = math.fma %[[xv]], %[[wv]], %[[acc]] : f32
 // CHECK-NEXT:         affine.yield %[[next]] : f32
 // CHECK-NEXT:       } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
