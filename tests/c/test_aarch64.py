@@ -139,7 +139,7 @@ def test_reduction(emulated: cross.EmulatedC, kind: str) -> None:
     [
         (TARGET, "f32", 1, 1e-5),
         (TARGET, "f32", 2, 1e-5),
-        (TARGET, "bf16", 1, 1e-2),
+        (TARGET, "bf16", 1, 1e-5),
         (TARGET, "int8", 1, 2e-4),
         (f"{TARGET}+i8mm", "int8", 1, 2e-4),
         (TARGET, "ternary", 1, 2e-4),
@@ -152,7 +152,8 @@ def test_layer(target: str, dtype: str, threads: int, tolerance: float, tmp_path
     fill_weights(module)
     machine = TargetMachine.parse(target)
     inputs = {(b, t): random_inputs(module, {"batch": b, "tokens": t}) for b, t in SHAPES}
-    reference = apply_passes(module, f"canonicalize,fuse,quantize{{dtype={dtype}}}")
+    narrow = f'quantize{{dtype={dtype} target="{target}"}}'
+    reference = apply_passes(module, f"canonicalize,fuse,{narrow}")
     expected = {key: run_module(reference, x) for key, x in inputs.items()}
     lower(module, CompileOptions(target, dtype, threads))
     folder = _write(module, tmp_path / "layer", machine, threads)
