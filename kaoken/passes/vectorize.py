@@ -67,7 +67,7 @@ class VectorizePass(ModulePass):
                 names = [str(name) for name in directive.args]
                 settle(function, directive, list(_vectorize(function, names)))
             cse(function)
-            dce(op)
+        dce(op)
 
 
 def _vectorize(function: func.FuncOp, names: list[str]) -> Iterator[str | None]:
