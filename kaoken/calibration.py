@@ -23,7 +23,7 @@ from kaoken.analysis.shapes import argument_name, argument_shapes, declared_maxi
 from kaoken.dialect import nn
 from kaoken.dialect.attributes import Activation, Norm
 from kaoken.dialect.base import tensor_type
-from kaoken.dialect.generation import ENCODE, SOURCE
+from kaoken.dialect.generation import ENCODE, SOURCE, hand_on_source
 from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp
 from kaoken.dialect.quant import steps_above, steps_below
 from kaoken.dialect.reference import KaokenFunctions, run_module
@@ -146,11 +146,13 @@ class Observer(Generic[Seen]):
         encode = SymbolTable.lookup_symbol(module, ENCODE)
         for i, inputs in enumerate(samples.inputs):
             caches: dict[str, Array] = {}
-            sizes = dict(nothing_before)
+            sizes = nothing_before | _sizes_in_sums(module, inputs)
             if isinstance(encode, FuncOp) and (sources := random_samples(encode)) is not None:
                 functions = _Observing(self._seen, nothing_before, caches)
                 run_module(module, sources[0], ENCODE, functions=functions)
-                sizes[SOURCE] = sources[0][0].shape[1]
+                hand_on_source(module, caches)
+                count = sources[0][0].shape[1]
+                sizes |= {name: count for name in sizes if name.split("_")[0] == SOURCE}
             run_module(module, inputs, functions=_Observing(self._seen, sizes, caches))
             samples.progress(i + 1, len(samples.inputs))
         reached = {value: seen for value, seen in self._seen.items() if seen.rows}
@@ -214,6 +216,18 @@ class _Observing(KaokenFunctions):
         return (_gelu(args[0]).astype(args[0].dtype),)
 
 
+def _sizes_in_sums(module: ModuleOp, inputs: Sequence[Array]) -> dict[str, int]:
+    """The tokens of a batch are `tokens_0 + tokens_1`: a sample is the first sequence's."""
+    main = SymbolTable.lookup_symbol(module, "main")
+    shapes = argument_shapes(main) if isinstance(main, FuncOp) else ()
+    found: dict[str, int] = {}
+    for shape, array in zip(shapes, inputs, strict=False):
+        for dim, size in zip(shape or (), array.shape, strict=True):
+            if len(dim.symbols) > 1:
+                found |= dict.fromkeys(dim.symbols, 0) | {min(dim.symbols): size}
+    return found
+
+
 def _symbols(op: Operation) -> Iterable[str]:
     """The sizes that a function declares; those that no input tells, such as past rows, are 0."""
     return declared_maxima(op) if isinstance(op, FuncOp) else ()
@@ -261,13 +275,18 @@ def _table_rows(value: SSAValue) -> int:
 
 
 def _small_sizes(function: FuncOp) -> dict[str, int]:
-    """A size for each symbol: the last one counts tokens, those before it texts."""
+    """A size for each symbol: the last one counts tokens, those before it texts.
+
+    Of a sum of sizes the first one is that, and the others are 0.
+    """
     shapes = argument_shapes(function)
-    names = list(dict.fromkeys(s for shape in shapes for dim in shape or () for s in dim.symbols))
+    dims = [dim for shape in shapes for dim in shape or () if dim.symbols]
+    names = list(dict.fromkeys(min(dim.symbols) for dim in dims))
     maxima = declared_maxima(function)
     last = len(names) - 1
     wanted = {n: _RANDOM_TOKENS if i == last else _RANDOM_BATCH for i, n in enumerate(names)}
-    return {name: min(size, maxima.get(name, size)) for name, size in wanted.items()}
+    others = {name: 0 for dim in dims for name in dim.symbols}
+    return others | {name: min(size, maxima.get(name, size)) for name, size in wanted.items()}
 
 
 def read_samples(path: str | Path, function: FuncOp) -> Samples:

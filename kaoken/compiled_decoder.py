@@ -23,6 +23,7 @@ from kaoken.errors import KaokenError
 from kaoken.generation.choice import Choice, UserProcessor
 from kaoken.generation.generate import (
     Callbacks,
+    Prompts,
     Stopping,
     generate,
     prompts_of,
@@ -195,6 +196,9 @@ class CompiledDecoder(CompiledModel):
             count = int(np.isnan(self.logits).sum())
             raise KaokenError(f"{count} of the logits are not numbers: the weights may be broken")
         return token
+
+    def read(self, source: Sequence[int] | None) -> None:
+        """Read what a text is made from: for models with an encoder."""
 
     def start(self, prompt: Sequence[int]) -> list[int]:
         """Take a prompt and nothing else; gives what the text begins with, which is the prompt."""
@@ -400,9 +404,13 @@ class CompiledDecoder(CompiledModel):
         if stop and tokenizer is None:
             tokenizer = open_tokenizer(self.folder)
         callbacks = Callbacks(streamer, stopping_criteria, logits_processor, stop, tokenizer)
-        prompts = prompts_of(input_ids, attention_mask)
+        prompts = self.prompts(input_ids, attention_mask)
         self.select(0)
         return generate(self, prompts, given, callbacks, random_of(seed, generator))
+
+    def prompts(self, input_ids: Any, attention_mask: Any) -> Prompts:
+        """What the texts of `generate` begin with, and are made from."""
+        return prompts_of(input_ids, attention_mask)
 
     def _check(self, code: int) -> None:
         if code:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,20 @@ import numpy as np
 from kaoken.backend.loader import Library
 from kaoken.compiled_decoder import CompiledDecoder
 from kaoken.errors import KaokenError
-from kaoken.generation.choice import UserProcessor
-from kaoken.generation.generate import prompts_of, random_of, recorded_of
-from kaoken.generation.options import GenerationOptions
+from kaoken.generation.generate import Prompts, prompts_of
 
 _FUNCTIONS = {
     "encode": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int64]),
     "source_length": (ctypes.c_int64, []),
 }
-_OPTIONS = frozenset(field.name for field in fields(GenerationOptions))
 
 
 class CompiledEncoderDecoder(CompiledDecoder):
     """One context of an encoder with its decoder: the source it has read, and the text so far.
 
     The source stays until another one is encoded; `reset` and `rewind` are about the text alone.
+    `generate` takes sources: one [tokens], several [sources, tokens] with padding at the right
+    where `attention_mask` is 0, or lists of any lengths. Its texts begin with `start_tokens`.
     """
 
     def __init__(self, library: Library, threads: int | None = None):
@@ -64,43 +62,14 @@ class CompiledEncoderDecoder(CompiledDecoder):
         self.encode(prompt)
         return super().start(self.start_tokens)
 
-    def generate(
-        self,
-        input_ids: Any,
-        max_new_tokens: int | None = None,
-        *,
-        attention_mask: Any = None,
-        logits_processor: Sequence[UserProcessor] = (),
-        seed: int | None = None,
-        generator: np.random.Generator | None = None,
-        **options: Any,
-    ) -> np.ndarray:
-        """The texts for sources, as `generate` of transformers: they begin with `start_tokens`.
-
-        `input_ids` are one source [tokens], several [sources, tokens] with padding at the right
-        where `attention_mask` is 0, or lists of any lengths. Gives int64 [texts, all tokens],
-        padded at the right. The rest is as in `CompiledDecoder.generate`. The context holds the
-        last source then.
-        """
-        random = random_of(seed, generator)
-        given = {k: v for k, v in options.items() if k in _OPTIONS} | {
-            "max_new_tokens": max_new_tokens
-        }
-        checked = GenerationOptions.of(recorded_of(self.manifest), given)
-        texts: list[np.ndarray] = []
-        for source in _sources(input_ids, attention_mask):
+    def read(self, source: Sequence[int] | None) -> None:
+        if source is not None:
             self.encode(source)
-            text = super().generate(
-                [list(self.start_tokens)],
-                max_new_tokens,
-                logits_processor=logits_processor,
-                generator=random,
-                **options,
-            )
-            texts.append(text)
-        ends = self.end_tokens if checked.end_tokens is None else checked.end_tokens
-        pad = checked.pad_token_id
-        return _stacked(texts, int(pad) if pad is not None else ends[0] if ends else 0)
+
+    def prompts(self, input_ids: Any, attention_mask: Any) -> Prompts:
+        sources = _sources(input_ids, attention_mask)
+        starts = [list(self.start_tokens)] * len(sources)
+        return Prompts(starts, np.array(starts), sources)
 
     def all_logits(self, tokens: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         raise KaokenError(f"{self.name} needs a source: there are no logits of a text alone")
@@ -112,9 +81,3 @@ def _sources(input_ids: Any, attention_mask: Any) -> list[list[int]]:
         return prompts_of(input_ids).tokens
     mask = np.asarray(attention_mask)[..., ::-1]
     return [ids[::-1] for ids in prompts_of(np.asarray(input_ids)[..., ::-1], mask).tokens]
-
-
-def _stacked(texts: Sequence[np.ndarray], padding: int) -> np.ndarray:
-    longest = max(text.shape[1] for text in texts)
-    wide = [np.pad(t, ((0, 0), (0, longest - t.shape[1])), constant_values=padding) for t in texts]
-    return np.concatenate(wide)

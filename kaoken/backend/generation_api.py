@@ -22,7 +22,7 @@ from kaoken.backend import generation_batch, generation_encoder, generation_stat
 from kaoken.backend.generation_session import batch, outputs, padding, vocabulary
 from kaoken.backend.interface import Interface
 from kaoken.backend.names import c_identifier
-from kaoken.dialect.generation import SOURCE
+from kaoken.dialect.generation import SOURCE, source_symbol
 
 
 def header(i: Interface, name: str) -> str:
@@ -202,11 +202,13 @@ int64_t {name}_lookup(const {name} *model, int64_t token, int64_t *guesses, int6
 
 def _sizes(i: Interface) -> dict[str, str]:
     """The open sizes of a call of `_add`, as C expressions."""
-    sizes = {"outputs": "(done + size == count) * outputs", SOURCE: "session->source"}
+    sizes = {"outputs": "(done + size == count) * outputs"}
     if batch(i) == 1:
-        return sizes | {"tokens": "size", "past": "session->length + done"}
+        own = {"tokens": "size", "past": "session->length + done", SOURCE: "session->source"}
+        return sizes | own
     for n in range(batch(i)):
         own = f"(session == first + {n})"
+        sizes[str(source_symbol(n, batch(i)))] = f"first[{n}].source"
         sizes[f"tokens_{n}"] = f"{own} * size"
         sizes[f"past_{n}"] = f"first[{n}].length + {own} * done"
     return sizes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kaoken.backend.generation_session import batch
 from kaoken.backend.interface import Interface
+from kaoken.dialect.generation import source_symbol
 
 
 def header(i: Interface, name: str) -> str:
@@ -45,6 +46,7 @@ def functions(i: Interface, name: str) -> str:
     sizes = {"outputs": "count"}
     for n in range(batch(i)):
         sizes |= {f"tokens_{n}": f"place[{n}] >= 0", f"past_{n}": f"sessions[{n}].length"}
+        sizes[str(source_symbol(n, batch(i)))] = f"sessions[{n}].source"
     symbols = ", ".join(sizes[symbol] for symbol in i.symbols)
     return f"""
 static int {name}_check_sequence({name} *model, int64_t sequence) {{
@@ -76,6 +78,7 @@ static int {name}_places({name} *model, const int64_t *sequences, int64_t count,
         if (place[sequences[k]] >= 0)
             return kk_refuse((kk_context *)model, "sequence %lld is given twice",
                              (long long)sequences[k]);
+{_source_check(i)}\
         if (sessions[sequences[k]].length == {upper}_CAPACITY)
             return kk_refuse((kk_context *)model,
                              "the context holds at most %d tokens, and sequence %lld has as many",
@@ -111,6 +114,17 @@ int {name}_step_batch({name} *model, const int64_t *sequences, const int64_t *to
         }}
     return code;
 }}
+"""
+
+
+def _source_check(i: Interface) -> str:
+    if i.encoder is None:
+        return ""
+    return """\
+        if (sessions[sequences[k]].source == 0)
+            return kk_refuse((kk_context *)model,
+                             "there is no source of sequence %lld: encode one first",
+                             (long long)sequences[k]);
 """
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from kaoken.backend.generation_session import batch, cache_row
 from kaoken.backend.interface import Interface
 from kaoken.backend.names import c_identifier
 from kaoken.dialect.generation import SOURCE
@@ -44,6 +45,7 @@ def functions(i: Interface, name: str) -> str:
     upper, session_ = name.upper(), f"{name}_session"
     (tokens,) = i.encoder.entry.inputs
     return f"""\
+{_source_caches(i, name)}\
 int {name}_encode({name} *model, const int64_t *tokens, int64_t count) {{
     {session_} *session = {name}_session_of(model);
     session->length = session->rows = session->source = 0;
@@ -59,11 +61,39 @@ int {name}_encode({name} *model, const int64_t *tokens, int64_t count) {{
         .{SOURCE} = count,
     }};
     int code = kk_run(call.context, {name}_encode_body, &call, NULL, INT64_MAX);
-    if (code == 0)
+    if (code == 0) {{
+{_hand_on(i, name)}\
         session->source = count;
+    }}
     return code;
 }}
 
 int64_t {name}_source_length(const {name} *model) {{ return {name}_session_of(model)->source; }}
 
+"""
+
+
+def _source_caches(i: Interface, name: str) -> str:
+    """Where each sequence has what its text is made from, and last where the encoder writes it."""
+    assert i.generation is not None
+    if batch(i) == 1:
+        return ""
+    parts = [i.generation.source_caches_of(n) for n in range(batch(i) + 1)]
+    return f"""\
+static const kk_cache {name}_source_caches[{batch(i) + 1}][{len(parts[0])}] = {{
+{"".join(map(cache_row, parts))}}};
+
+"""
+
+
+def _hand_on(i: Interface, name: str) -> str:
+    """The encoder writes to caches that are no sequence's: their rows go to the selected one's."""
+    if batch(i) == 1 or i.generation is None:
+        return ""
+    parts = len(i.generation.source_caches_of(0))
+    return f"""\
+        char *arena = call.context->arena;
+        int64_t selected = {name}_sessions(model)->selected;
+        kk_copy_caches(arena, {name}_source_caches[selected], arena,
+                       {name}_source_caches[{batch(i)}], {parts}, 0, count);
 """

@@ -5,6 +5,8 @@ It lies behind the planned arena: for each sequence its tokens, and the last log
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kaoken.backend.interface import Interface
 
 _ALIGNMENT = 64
@@ -42,6 +44,12 @@ def vocabulary(i: Interface) -> int:
     size = i.outputs[0].shape[-1].constant
     assert size is not None
     return size
+
+
+def cache_row(parts: Sequence[tuple[int, ...]]) -> str:
+    """Parts of the caches, those of one sequence, in C."""
+    lines = "".join(f"        {{{', '.join(map(str, part))}}},\n" for part in parts)
+    return f"    {{\n{lines}    }},\n"
 
 
 def session(i: Interface, name: str) -> str:

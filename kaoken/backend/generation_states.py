@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kaoken.backend import generation_batch
-from kaoken.backend.generation_session import batch
+from kaoken.backend.generation_session import batch, cache_row
 from kaoken.backend.interface import Interface
 
 
@@ -40,7 +38,7 @@ def states(i: Interface, name: str) -> str:
     if not keeps_states(i) or i.generation is None:
         return ""
     session_, upper = f"{name}_session", name.upper()
-    rows = [_cache_row(i.generation.caches_of(n)) for n in range(batch(i))]
+    rows = [cache_row(i.generation.caches_of(n)) for n in range(batch(i))]
     count = len(i.generation.caches_of(0))
     return f"""\
 static const kk_cache {name}_caches[{batch(i)}][{count}] = {{
@@ -113,9 +111,3 @@ def _common_tokens(i: Interface) -> str:
     while (common < least && session->tokens[common] == other->tokens[common])
         common++;
 """
-
-
-def _cache_row(parts: Sequence[tuple[int, ...]]) -> str:
-    """The caches of one sequence in C."""
-    lines = "".join(f"        {{{', '.join(map(str, part))}}},\n" for part in parts)
-    return f"    {{\n{lines}    }},\n"

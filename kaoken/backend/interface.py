@@ -112,9 +112,9 @@ class Generation:
     end_tokens: tuple[int, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of `generate` by transformers' names, as the model's own configuration has them."""
-    caches: tuple[tuple[int, ...], ...] = ()
-    """Where the caches' parts are in the arena, as `plan-memory` tells: the fields of kk_cache, and
-    a sixth that says of which sequence, where there are several."""
+    caches: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    """Where each cache's parts are in the arena, as `plan-memory` tells: the fields of kk_cache,
+    and a sixth that says of which sequence, where there are several."""
     batch: int = 1
     """How many sequences a context holds."""
 
@@ -124,7 +124,17 @@ class Generation:
 
     def caches_of(self, sequence: int) -> list[tuple[int, ...]]:
         """The parts of one sequence's caches."""
-        return [part[:5] for part in self.caches if part[5:] in ((), (sequence,))]
+        parts = [part for parts in self.caches.values() for part in parts]
+        return [part[:5] for part in parts if part[5:] in ((), (sequence,))]
+
+    def source_caches_of(self, sequence: int) -> list[tuple[int, ...]]:
+        """The parts of the caches that hold what a sequence's text is made from.
+
+        Those of sequence `batch` are what `@encode` writes, in the same order.
+        """
+        written = [name for name, parts in self.caches.items() if parts[0][5:] == (self.batch,)]
+        stems = [name.rpartition(".")[0] for name in written]
+        return [p[:5] for stem in stems for p in self.caches[f"{stem}.{sequence}"]]
 
 
 @dataclass(frozen=True)
@@ -288,11 +298,15 @@ def _generation(module: ModuleOp) -> Generation | None:
     return Generation(capacity.value.data, tokens, values, _caches(module), count)
 
 
-def _caches(module: ModuleOp) -> tuple[tuple[int, ...], ...]:
-    """`kaoken.caches`: for each part its offset, blocks, stride, tokens and bytes."""
+def _caches(module: ModuleOp) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """`kaoken.caches`: for each cache's parts offset, blocks, stride, tokens and bytes."""
     declared = module.attributes.get("kaoken.caches")
-    parts = declared.data if isinstance(declared, ArrayAttr) else ()
-    return tuple(tuple(p.get_values()) for p in parts if isinstance(p, DenseArrayBase))
+    named = declared.data.items() if isinstance(declared, DictionaryAttr) else ()
+    return {
+        name: tuple(tuple(p.get_values()) for p in parts if isinstance(p, DenseArrayBase))
+        for name, parts in named
+        if isinstance(parts, ArrayAttr)
+    }
 
 
 def _option(value: Attribute) -> Any:

@@ -6,11 +6,16 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr
+from typing import TYPE_CHECKING
+
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp
 from xdsl.dialects.func import FuncOp
 
 from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.dims import Dim
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TOKENS, PAST, OUTPUTS = (Dim.symbol(name) for name in ("tokens", "past", "outputs"))
 MAX_OUTPUTS = 8
@@ -31,14 +36,29 @@ def sequence_sizes(count: int) -> list[tuple[Dim, Dim]]:
     return [(Dim.symbol(f"tokens_{n}"), Dim.symbol(f"past_{n}")) for n in range(count)]
 
 
-def set_generation_sizes(function: FuncOp, capacity: int, sequences: int = 1) -> None:
-    """Bound the open sizes of a function whose caches hold `capacity` tokens of each sequence."""
+def source_symbol(sequence: int, count: int) -> Dim:
+    """How many tokens the source of one of the `count` sequences of a context has."""
+    return Dim.symbol(SOURCE if count == 1 else f"{SOURCE}_{sequence}")
+
+
+def set_generation_sizes(
+    function: FuncOp, capacity: int, sequences: int = 1, most_source: int | None = None
+) -> None:
+    """Bound the open sizes of a function whose caches hold `capacity` tokens of each sequence.
+
+    `most_source` are the most tokens of what a text is made from, where it is made from one.
+    """
     piece = min(MAX_PIECE, capacity)
     sizes = sequence_sizes(sequences)
     most = {str(tokens): piece for tokens, _ in sizes}
     # A full sequence may stand by while others go on.
     most |= {str(past): capacity - (sequences == 1) for _, past in sizes}
     least = {str(past): 0 for _, past in sizes} | {"outputs": 0}
+    if most_source is not None:
+        sources = [str(source_symbol(n, sequences)) for n in range(sequences)]
+        most |= dict.fromkeys(sources, most_source)
+        # A sequence without a source may stand by as well.
+        least |= dict.fromkeys(sources, 0)
     limits = [ShapeAttr((past + tokens, Dim.of(capacity))) for tokens, past in sizes]
     all_tokens = sum((tokens for tokens, _ in sizes), Dim.of(0))
     if sequences > 1:
@@ -48,6 +68,21 @@ def set_generation_sizes(function: FuncOp, capacity: int, sequences: int = 1) ->
     function.attributes["kaoken.least"] = _numbers(least)
     limits.append(ShapeAttr((OUTPUTS, all_tokens)))
     function.attributes["kaoken.limits"] = ArrayAttr(limits)
+
+
+def hand_on_source(module: ModuleOp, caches: dict[str, np.ndarray]) -> None:
+    """What the caller of @encode does in a context of several sequences, for all of them.
+
+    `caches` are those of the reference interpreter; see the pass `batch-sequences`.
+    """
+    facts = module.attributes.get(GENERATION)
+    batch = facts.data.get("batch") if isinstance(facts, DictionaryAttr) else None
+    if not isinstance(batch, IntegerAttr):
+        return
+    written = f".{batch.value.data}"
+    for name in [name for name in caches if name.endswith(written)]:
+        stem = name.removesuffix(written)
+        caches |= {f"{stem}.{n}": caches[name].copy() for n in range(batch.value.data)}
 
 
 def _numbers(values: dict[str, int]) -> DictionaryAttr:

@@ -43,11 +43,25 @@ class Prompts:
     tokens: list[list[int]]
     array: np.ndarray | None
     """As given; None for lists of different lengths."""
+    sources: list[list[int]] | None = None
+    """What each text is made from, for models with an encoder."""
     longest: int = field(init=False)
 
     def __post_init__(self) -> None:
         longest = max(map(len, self.tokens)) if self.array is None else self.array.shape[1]
         object.__setattr__(self, "longest", longest)
+
+    def begins(self) -> list[Begin]:
+        sources = self.sources or [None] * len(self.tokens)
+        return [Begin(tokens, source) for tokens, source in zip(self.tokens, sources, strict=True)]
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What one text begins with, and what it is made from if the model has an encoder."""
+
+    tokens: list[int]
+    source: list[int] | None = None
 
 
 def prompts_of(input_ids: Any, attention_mask: Any = None) -> Prompts:
@@ -118,11 +132,12 @@ def generate(
             )
     limit = options.new_tokens(prompts.longest)
     run = _Run(decoder, options, ends, callbacks, limit)
+    begins = prompts.begins()
     if options.num_beams > 1:
-        new = run.beams(prompts.tokens, random)
+        new = run.beams(begins, random)
     else:
-        texts = [prompt for prompt in prompts.tokens for _ in range(copies)]
-        choices = [run.choice(p, r) for p, r in zip(texts, random.spawn(count), strict=True)]
+        texts = [begin for begin in begins for _ in range(copies)]
+        choices = [run.choice(b.tokens, r) for b, r in zip(texts, random.spawn(count), strict=True)]
         alone = count == 1 or decoder.batch == 1
         new = (run.in_turn if alone else run.side_by_side)(texts, choices)
     return _padded(prompts, copies, new, _pad_token(options, ends, new, prompts))
@@ -142,12 +157,16 @@ class _Run:
         calls = self.callbacks.processors
         return Choice(self.options, len(prompt), self.ends, random, calls, self.limit)
 
-    def in_turn(self, prompts: Sequence[list[int]], choices: Sequence[Choice]) -> list[list[int]]:
+    def in_turn(self, texts: Sequence[Begin], choices: Sequence[Choice]) -> list[list[int]]:
         """One text after the other, with guesses where they are asked for."""
         new: list[list[int]] = []
         guesses = self.options.prompt_lookup_num_tokens
-        for prompt, choice in zip(prompts, choices, strict=True):
+        before: Begin | None = None
+        for text, choice in zip(texts, choices, strict=True):
             self.decoder.speculation = Speculation(guesses) if guesses else None
+            if text is not before:
+                self.decoder.read(text.source)
+            before, prompt = text, text.tokens
             self.decoder.begin(prompt)
             run = self.decoder.tokens_of(
                 choice, prompt, self.limit, self.ends, self.decoder.speculation
@@ -155,33 +174,33 @@ class _Run:
             new.append(_watched(prompt, run, self.callbacks))
         return new
 
-    def side_by_side(
-        self, prompts: Sequence[list[int]], choices: Sequence[Choice]
-    ) -> list[list[int]]:
+    def side_by_side(self, texts: Sequence[Begin], choices: Sequence[Choice]) -> list[list[int]]:
         """As many texts at once as the model was compiled for; one that ends makes room."""
-        watches = [Watch(prompt, self.callbacks) for prompt in prompts]
-        with closing(Lanes(self.decoder, min(self.decoder.batch, len(prompts)))) as lanes:
-            self._fill(lanes, prompts, choices, watches)
+        watches = [Watch(text.tokens, self.callbacks) for text in texts]
+        with closing(Lanes(self.decoder, min(self.decoder.batch, len(texts)))) as lanes:
+            self._fill(lanes, texts, choices, watches)
         return [watch.new for watch in watches]
 
     def _fill(
         self,
         lanes: Lanes,
-        prompts: Sequence[list[int]],
+        texts: Sequence[Begin],
         choices: Sequence[Choice],
         watches: Sequence[Watch],
     ) -> None:
         """Go on until all texts have ended."""
-        waiting, at = deque(range(len(prompts))), dict[int, int]()
+        waiting, at = deque(range(len(texts))), dict[int, int]()
         free, logits = list(range(lanes.count)), dict[int, np.ndarray]()
         while waiting or at:
             while waiting and free:
                 lane = free.pop(0)
                 at[lane] = waiting.popleft()
-                logits[lane] = lanes.begin(lane, prompts[at[lane]])
+                begin = texts[at[lane]]
+                lanes.read(lane, begin.source)
+                logits[lane] = lanes.begin(lane, begin.tokens)
             for lane, text in list(at.items()):
                 watch = watches[text]
-                token = choices[text]([*prompts[text], *watch.new], logits[lane])
+                token = choices[text]([*texts[text].tokens, *watch.new], logits[lane])
                 stops = watch.stops_at(token) or token in self.ends
                 full = lanes.length(lane) == self.decoder.capacity
                 if stops or full or len(watch.new) == self.limit:
@@ -191,13 +210,15 @@ class _Run:
                 tokens = [watches[text].new[-1] for text in at.values()]
                 logits = dict(zip(at, lanes.step(list(at), tokens), strict=True))
 
-    def beams(self, prompts: Sequence[list[int]], random: np.random.Generator) -> list[list[int]]:
+    def beams(self, begins: Sequence[Begin], random: np.random.Generator) -> list[list[int]]:
         """The best texts of each prompt."""
         self._check_beams()
-        draws = random.spawn(len(prompts)) if self.options.do_sample else [None] * len(prompts)
+        draws = random.spawn(len(begins)) if self.options.do_sample else [None] * len(begins)
         new: list[list[int]] = []
         with closing(Lanes(self.decoder, self.options.num_beams)) as lanes:
-            for prompt, draw in zip(prompts, draws, strict=True):
+            for begin, draw in zip(begins, draws, strict=True):
+                prompt = begin.tokens
+                lanes.read(0, begin.source)
                 limit = min(self.limit, self.decoder.capacity + 1 - len(prompt))
                 choice, stops = self.choice(prompt, None), stopping_of(prompt, self.callbacks)
                 found = beam_search(

@@ -30,6 +30,10 @@ class Lanes:
         others = 0 if decoder.batch > 1 else count - 1
         self._contexts = [decoder, *(decoder.new_context() for _ in range(others))]
 
+    def read(self, lane: int, source: Sequence[int] | None) -> None:
+        """Make the text of a lane from this source, where the model has an encoder."""
+        self._at(lane).read(source)
+
     def begin(self, lane: int, tokens: Sequence[int]) -> np.ndarray:
         """Hold these tokens; float32 [vocabulary], what follows."""
         return self._at(lane).begin(tokens).copy()

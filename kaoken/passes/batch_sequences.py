@@ -24,6 +24,18 @@ other tokens (caches and attention) and what depends on positions is done for ea
 other ops see the rows of all sequences, and read each weight once for them. Rows do not depend on
 each other there, so a sequence's bits are those that it has alone.
 
+Where an encoder reads what a text is made from, each sequence has the keys and values of its own
+source, `source_0`, `source_1` ... tokens. `@encode` reads one source at a time and writes to caches
+that are no sequence's (number `count`), so that the other sequences stay as they are; its caller
+copies them to the sequence whose source it is.
+
+    kaoken.cache_append %k to %cross_keys at <[0]>                      # in @encode
+    %all = kaoken.cache_read %cross_keys to <[source]>                  # in @main
+->
+    kaoken.cache_append %k to %cross_keys_2 at <[0]>
+    %all_0 = kaoken.cache_read %cross_keys_0 to <[source_0]>
+    %all_1 = kaoken.cache_read %cross_keys_1 to <[source_1]>
+
 Does nothing for one sequence, and where sequences are told apart already.
 """
 
@@ -34,23 +46,26 @@ from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 from xdsl.traits import SymbolTable
 
-from kaoken.analysis.shapes import substitute
+from kaoken.analysis.shapes import declared_maxima, substitute
 from kaoken.dialect.attributes import ShapeAttr, int_attr
 from kaoken.dialect.decoder import CacheAppendOp, CacheOp, CacheReadOp
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.generation import (
+    ENCODE,
     GENERATION,
     MAX_OUTPUTS,
     PAST,
+    SOURCE,
     sequence_sizes,
     set_generation_sizes,
+    source_symbol,
 )
 from kaoken.dialect.nn import AttentionOp
 from kaoken.dialect.tensor import ConcatOp, SliceOp
@@ -82,12 +97,22 @@ def batch_sequences(module: ModuleOp, count: int) -> None:
         raise KaokenError("a batch of sequences is for models that generate text")
     if "batch" in facts.data:
         return
-    if SymbolTable.lookup_symbol(module, "encode") is not None:
-        raise KaokenError("a model with an encoder makes one text at a time: leave out the batch")
     _Batching(function, count).run()
     module.attributes[GENERATION] = DictionaryAttr({**facts.data, "batch": int_attr(count)})
     capacity = facts.data["capacity"].value.data  # pyright: ignore[reportAttributeAccessIssue]
-    set_generation_sizes(function, capacity, count)
+    most_source = declared_maxima(function).get(SOURCE)
+    set_generation_sizes(function, capacity, count, most_source)
+    encode = SymbolTable.lookup_symbol(module, ENCODE)
+    if isinstance(encode, FuncOp):
+        _write_aside(encode, count)
+
+
+def _write_aside(encode: FuncOp, count: int) -> None:
+    """Let @encode write to caches of its own, as if it were one more sequence."""
+    for op in encode.walk():
+        if isinstance(op, CacheOp):
+            op.key = StringAttr(f"{op.key.data}.{count}")
+            op.sequence = int_attr(count)
 
 
 @dataclass
@@ -99,6 +124,10 @@ class _Batching:
 
     def run(self) -> None:
         self.sizes = sequence_sizes(self.count)
+        self.own = [
+            {"tokens": tokens, "past": past, SOURCE: source_symbol(n, self.count)}
+            for n, (tokens, past) in enumerate(self.sizes)
+        ]
         self.all_tokens = sum((tokens for tokens, _ in self.sizes), Dim.of(0))
         self._rename_arguments()
         for op in list(self.function.body.block.ops):
@@ -125,10 +154,10 @@ class _Batching:
             self._split_append(op)
         elif isinstance(op, AttentionOp) and isinstance(op.key.owner, CacheReadOp):
             self._split_attention(op)
-        elif isinstance(op, SliceOp) and _depends_on_past(op):
+        elif isinstance(op, SliceOp) and _depends_on_sequence(op):
             self._split_positions(op)
         elif not isinstance(op, CacheReadOp):
-            if _depends_on_past(op):
+            if _depends_on_sequence(op):
                 raise KaokenError(f"batch-sequences knows no {op.name} that depends on positions")
             for key, value in op.properties.items():
                 if isinstance(value, ShapeAttr):
@@ -172,18 +201,18 @@ class _Batching:
         read = value.owner
         assert isinstance(read, CacheReadOp)
         cache = self.caches[read.cache][sequence]
-        tokens, past = self.sizes[sequence]
-        return builder.insert(
-            CacheReadOp.make([cache], {"length": ShapeAttr((past + tokens,))})
-        ).result
+        length = self._of_sequence(read.length, sequence)
+        return builder.insert(CacheReadOp.make([cache], {"length": length})).result
+
+    def _of_sequence(self, shape: ShapeAttr, sequence: int) -> ShapeAttr:
+        return ShapeAttr(tuple(substitute(d, self.own[sequence]) for d in shape.data))
 
     def _split_positions(self, op: SliceOp) -> None:
         """Rows of a table for the tokens of a call, from where each sequence is."""
         builder = Builder(InsertPoint.before(op))
         results: list[SSAValue] = []
-        for tokens, past in self.sizes:
-            sizes = {"tokens": tokens, "past": past}
-            bounds = ShapeAttr(tuple(substitute(d, sizes) for d in op.range.data))
+        for n in range(self.count):
+            bounds = self._of_sequence(op.range, n)
             part = SliceOp.make([op.input], {"dim": op.dim, "range": bounds})
             results.append(builder.insert(part).result)
         self._replace(op, builder, results, op.dim.value.data)
@@ -206,6 +235,6 @@ class _Batching:
         Rewriter.replace_op(op, [], [joined.result])
 
 
-def _depends_on_past(op: Operation) -> bool:
+def _depends_on_sequence(op: Operation) -> bool:
     shapes = [value.data for value in op.properties.values() if isinstance(value, ShapeAttr)]
-    return any(PAST.symbols & d.symbols for shape in shapes for d in shape)
+    return any((PAST.symbols | {SOURCE}) & d.symbols for shape in shapes for d in shape)

@@ -55,7 +55,7 @@ LOWER_BOUND = "kaoken.arena_lower_bound"
 STATE = "kaoken.state_bytes"
 """How many bytes at the start of the arena are states; only where there are some."""
 CACHES = "kaoken.caches"
-"""The parts of all states, as their ops tell them, with offsets into the arena."""
+"""The parts of each state by name, as its op tells them, with offsets into the arena."""
 ARENA_TYPE: MemRefType[Attribute] = MemRefType(i8, [DYNAMIC_INDEX])
 
 
@@ -73,7 +73,7 @@ class PlanMemoryPass(ModulePass):
         if planner.states:
             op.attributes[STATE] = IntegerAttr(planner.state_bytes, i64)
         if planner.parts:
-            op.attributes[CACHES] = ArrayAttr(planner.parts)
+            op.attributes[CACHES] = DictionaryAttr(planner.parts)
         for function in planner.callees_first():
             planner.plan(function)
         arenas = [planner.arena_of(name) for name in planner.entries]
@@ -110,7 +110,7 @@ class _Planner:
         """One behind the other, for they all live for ever."""
         self.states: dict[str, tuple[int, Attribute]] = {}
         self.state_bytes = 0
-        self.parts: list[Attribute] = []
+        self.parts: dict[str, Attribute] = {}
         for name, function in self.functions.items():
             for op in _states(function):
                 if name not in self.entries:
@@ -126,7 +126,8 @@ class _Planner:
                 raise KaokenError(f'the state "{key}" has two types, {known} and {type_}')
             return
         self.states[key] = self.state_bytes, type_
-        self.parts += _moved(op, self.state_bytes)
+        if parts := _moved(op, self.state_bytes):
+            self.parts[key] = ArrayAttr(parts)
         bytes_ = element_bytes(type_) * prod(type_.get_shape())
         self.state_bytes += -(-bytes_ // ALIGNMENT) * ALIGNMENT
 

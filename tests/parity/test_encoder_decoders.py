@@ -186,6 +186,35 @@ def test_several_sources_and_options(tiny: Any) -> None:
     assert len(drawn) == 2
 
 
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"dtype": "int8", "kv": "int8"}, marks=pytest.mark.sweep)]
+)
+def test_batches(tiny: Any, options: dict[str, str], tmp_path: Path) -> None:
+    """Five sources in three places of a context: a text that ends makes room for the next one."""
+    alone, model = tiny
+    source = tmp_path / "model"
+    model.save_pretrained(source)
+    three = compiled(source, tmp_path / "three", max_tokens=70, batch=3, **options)
+    if options:
+        alone = compiled(source, tmp_path / "alone", max_tokens=70, **options)
+    random, lengths = np.random.default_rng(0), [9, 1, 33, 5, 70]
+    padded = np.full((5, 70), model.config.pad_token_id)
+    mask = (np.arange(70) < np.array(lengths)[:, None]).astype(np.int64)
+    padded[mask == 1] = random.integers(3, 98, sum(lengths))
+    ends = [int(alone.generate(padded[:1, :9], 12, eos_token_id=[])[0, 8])]
+    all_ways: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"do_sample": True, "seed": 5}]
+    for ways in [*all_ways, {"repetition_penalty": 1.5}]:
+        given: dict[str, Any] = {"attention_mask": mask, "eos_token_id": ends, "pad_token_id": 1}
+        texts = three.generate(padded, 20, **given, **ways)
+        np.testing.assert_array_equal(texts, alone.generate(padded, 20, **given, **ways))
+        if options or "seed" in ways:
+            continue
+        inputs = {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
+        settings = {"eos_token_id": ends, "pad_token_id": 1, "do_sample": False, "num_beams": 1}
+        wanted = model.generate(**inputs, max_new_tokens=20, **settings | ways)
+        np.testing.assert_array_equal(texts, wanted.numpy())
+
+
 def test_unsuitable_sources(tiny: Any) -> None:
     decoder = tiny[0]
     with pytest.raises(KaokenError, match="no tokens"):

@@ -4,7 +4,7 @@
 // States come first in the arena. What their ops tell of their parts is kept in the module, with
 // offsets into the arena: for saving as many of their bytes as there are tokens.
 // CHECK: kaoken.state_bytes = 29184 : i64
-// CHECK-SAME: kaoken.caches = [array<i64: 0, 2, 6400, 1, 64>, array<i64: 12800, 2, 8192, 64, 4096>]
+// CHECK-SAME: kaoken.caches = {values = [array<i64: 0, 2, 6400, 1, 64>], keys = [array<i64: 12800, 2, 8192, 64, 4096>]}
 
 // CHECK-LABEL: func.func @main
 // CHECK:      %values = kaoken_loop.view %arena : memref<?xi8> -> memref<2x100x16xf32>
