@@ -23,6 +23,7 @@ from kaoken.frontend.hugging_face import (
     position_limit,
     read_config,
 )
+from kaoken.frontend.hugging_face_experts import compute_all_experts
 from kaoken.frontend.hugging_face_rotary import long_factors_notes, settle_rotary
 from kaoken.frontend.recognise import recognise
 from kaoken.frontend.torch_export import import_module
@@ -62,6 +63,7 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
     settle_rotary(path, model, capacity)
     with errors_name_model(path, config):
         refuse_other_states(model)
+        compute_all_experts(model)
         module = _import(model, name or name_of_folder(path), capacity)
         record_generation(module, path, model, capacity)
         add_notes(module, long_factors_notes(model.config, capacity))
@@ -73,13 +75,13 @@ def import_decoder_folder(path: str | Path, max_tokens: int, name: str | None = 
 
 def refuse_other_states(model: torch.nn.Module) -> None:
     """Raise KaokenError for what no keys and values hold, before torch fails on it in its words."""
+    if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
+        raise KaokenError("its attention has sinks (a score of no token), which kaoken has not")
     if getattr(model, "_is_stateful", False):
         raise KaokenError(
             "its layers keep a state of another kind than keys and values (state spaces, linear "
             "attention, recurrences), which kaoken has not"
         )
-    if any(type(module).__name__.endswith("Experts") for module in model.modules()):
-        raise KaokenError("it is a mixture of experts: kaoken has no layers that choose weights")
 
 
 def _import(model: Any, name: str, capacity: int) -> ModuleOp:

@@ -20,27 +20,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tests.parity.decoder_parity import all_logits, assert_greedy_parity  # noqa: E402
+from tests.parity.small_models import small_config  # noqa: E402
 
-SMALL = {
-    "vocab_size": 97,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "embedding_size"), 64),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "dff", "ffn_hidden_size"), 88),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 88),
-    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 2),
-    **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
-    **dict.fromkeys(("num_attention_heads", "num_heads", "n_head", "n_heads"), 4),
-    **dict.fromkeys(("attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"), 320),
-    "head_dim": 16,
-    "query_pre_attn_scalar": 16,
-    "rotary_dim": 8,
-    "sliding_window": 9,
-}
-"""Sizes, whatever an architecture calls them."""
 MULTIPLIERS = {"embedding_multiplier": 2.0, "attention_multiplier": 0.2, "logits_scaling": 3.0}
 SPECIAL: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 9}
@@ -57,31 +38,18 @@ SPECIAL: dict[str, dict[str, Any]] = {
 """What makes a family differ from its relatives, where it is not so by default."""
 FAMILIES = """
     apertus arcee beam bert bigbird_pegasus biogpt blenderbot bloom codegen cohere cohere2 ctrl
-    cwm diffllama electra ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2
-    gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj granite helium hrm_text hunyuan_v1_dense
-    hyperclovax internlm3 iquestcoder jais2 llama ministral ministral3 mistral
-    modernbert-decoder mpt nanochat nemotron olmo olmo2 olmo3 opt persimmon phi phi3 qwen2 qwen3
-    roberta seed_oss smollm3 stablelm starcoder2 vaultgemma xglm xlm-roberta
+    cwm diffllama electra ernie4_5 exaone4 falcon flex_olmo gemma gemma2 gemma3_text glm glm4
+    gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj granite granitemoe helium hrm_text
+    hunyuan_v1_dense hyperclovax internlm3 iquestcoder jais2 llama ministral ministral3 mistral
+    mixtral modernbert-decoder mpt nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi
+    phi3 qwen2 qwen2_moe qwen3 qwen3_moe roberta seed_oss smollm3 stablelm starcoder2 vaultgemma
+    xglm xlm-roberta
 """.split()
 REFUSED = {
-    "mixtral": "a 'mixtral' model: it is a mixture of experts",
+    "jetmoe": r"a 'jetmoe' model: its experts \(JetMoeParallelExperts\) are of a kind of their own",
+    "gpt_oss": "a 'gpt_oss' model: its attention has sinks",
     "mamba": "a 'mamba' model: its layers keep a state of another kind",
 }
-
-
-def small_config(kind: str, **special: Any) -> Any:
-    """A configuration of an architecture, with those of the sizes that it knows."""
-    config = transformers.CONFIG_MAPPING[kind]
-    plain = config()
-    aliases = config.attribute_map
-    known = {
-        name: value
-        for name, value in SMALL.items()
-        if getattr(plain, name, None) is not None
-        and not isinstance(getattr(config, name, None), property)
-        and aliases.get(name) not in SMALL
-    }
-    return config(**known | special)
 
 
 def save(kind: str, folder: Path) -> Any:

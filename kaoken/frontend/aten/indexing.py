@@ -8,14 +8,14 @@ from typing import Any
 from xdsl.dialects.builtin import i1, i64
 from xdsl.ir import SSAValue
 
-from kaoken.dialect.attributes import Function
+from kaoken.dialect.attributes import Function, Reduction
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import broadcast_shapes
 from kaoken.errors import KaokenError
-from kaoken.frontend.aten.registry import Importer, aten
+from kaoken.frontend.aten.registry import Importer, aten, is_float
 from kaoken.frontend.graph import ONE
 
-F = Function
+F, R = Function, Reduction
 
 
 @aten("index.Tensor")
@@ -53,12 +53,48 @@ def index_select(g: Importer, x: SSAValue, dim: int, index: SSAValue) -> SSAValu
     return g.gather(x, [index], g.dim(dim, g.rank(x)))
 
 
+_FEW = 512
+"""So many columns of a matrix are compared with all indices rather than looked up."""
+
+
 @aten("gather")
 def gather(g: Importer, x: SSAValue, dim: int, index: SSAValue, **_: Any) -> SSAValue:
     rank, shape = g.rank(x), g.shape(index)
     at = g.dim(dim, rank)
+    if is_float(g.dtype(x)) and _has_few_columns(g, x, index, at):
+        chosen = _is_column(g, x, index)
+        rows = g.reshape(x, (shape[0], ONE, g.shape(x)[1]))
+        return g.reduce(R.SUM, g.elementwise(F.SELECT, chosen, rows, g.tensor(0, g.dtype(x))), [2])
     positions = [index if i == at else _along(g, shape[i], i, rank) for i in range(rank)]
     return g.gather(x, positions, 0)
+
+
+def _has_few_columns(g: Importer, x: SSAValue, index: SSAValue, at: int) -> bool:
+    """Whether the rows of a matrix pick among few numbers, as the routers of experts do.
+
+    Without an index of the rows, each row is then seen to be on its own.
+    """
+    if g.rank(x) != 2 or at != 1 or g.shape(index)[0] != g.shape(x)[0]:
+        return False
+    size = g.shape(x)[1].constant
+    return size is not None and size <= _FEW
+
+
+def _is_column(g: Importer, x: SSAValue, index: SSAValue) -> SSAValue:
+    """[rows, picks, columns]: whether a pick is that column."""
+    rows, picks = g.shape(index)
+    columns = g.shape(x)[1]
+    places = g.reshape(g.iota(columns), (ONE, ONE, columns))
+    return g.elementwise(F.EQ, g.reshape(index, (rows, picks, ONE)), places)
+
+
+@aten("scatter.value")
+def scatter_value(g: Importer, x: SSAValue, dim: int, index: SSAValue, value: Any) -> SSAValue:
+    """A number in the places that the indices say, of matrices with few columns."""
+    if not _has_few_columns(g, x, index, g.dim(dim, g.rank(x))):
+        raise KaokenError("scatter is supported along the last of two dimensions, a small one")
+    hit = g.reduce(R.ANY, _is_column(g, x, index), [1])
+    return g.elementwise(F.SELECT, hit, g.tensor(value, g.dtype(x)), x)
 
 
 def _along(g: Importer, size: Dim, dim: int, rank: int) -> SSAValue:

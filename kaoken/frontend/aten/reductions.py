@@ -103,6 +103,27 @@ def argmin(g: Importer, x: SSAValue, dim: int | None = None, keepdim: bool = Fal
     return _first_place(g, R.MIN, x, dim, keepdim)
 
 
+@aten("topk")
+def topk(
+    g: Importer, x: SSAValue, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> list[SSAValue]:
+    """The largest one after the other; of equal ones the first comes first."""
+    at, rank = g.dim(dim, g.rank(x)), g.rank(x)
+    if not is_float(g.dtype(x)):
+        raise KaokenError("topk of numbers that are not floats")
+    size = g.shape(x)[at]
+    places = g.reshape(g.iota(size), tuple(size if i == at else ONE for i in range(rank)))
+    reduction = R.MAX if largest else R.MIN
+    last = g.tensor(-math.inf if largest else math.inf, g.dtype(x))
+    values: list[SSAValue] = []
+    indices: list[SSAValue] = []
+    for _ in range(k):
+        values.append(g.reduce(reduction, x, [at], True))
+        indices.append(_first_place(g, reduction, x, at, True))
+        x = g.elementwise(F.SELECT, g.elementwise(F.EQ, places, indices[-1]), last, x)
+    return [g.concat(values, at), g.concat(indices, at)]
+
+
 def _first_place(
     g: Importer, reduction: Reduction, x: SSAValue, dim: int | None, keepdim: bool
 ) -> SSAValue:
