@@ -7,6 +7,7 @@ on how kaoken names or fuses what is in between. The plain model is compiled as 
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kaoken.errors import KaokenError
+from kaoken.frontend.hugging_face import load_folder_model, read_config
+from kaoken.frontend.hugging_face_inputs import example_inputs, text_config
 from kaoken.model_files import generates
 from kaoken.options import CompileOptions
 from kaoken.texts import SENTENCES, batch_tokenizer, encoder_inputs, read_texts
@@ -175,11 +178,11 @@ def verify_folder(
     """A Hugging Face folder: its layers, then the outputs of the model as users compile it; and,
     where it has a tokenizer, how alike sentences rank by similarity."""
     plain = compile(path)
-    model = _torch_model(path)
+    model = load_folder_model(path, read_config(path), None)
+    layers = compare_layers(path, model, compile, plain.manifest["symbols"])
+    found = layers + compare_outputs(model, plain, model)
     limits = plain.manifest["symbols"]
-    layers = compare_layers(model, compile, limits.get("batch", 1), limits.get("tokens", 1))
-    found = layers + compare_outputs(model, plain, model, limits)
-    if not (path / "tokenizer.json").exists():
+    if not (path / "tokenizer.json").exists() or "tokens" not in limits:
         return found, None
     some = SENTENCES if texts is None else read_texts(texts)
     return found, rank_correlation(*_embeddings(path, plain, model, some, limits.get("tokens")))
@@ -213,63 +216,58 @@ def rank_correlation(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def compare_layers(
-    model: torch.nn.Module, compile: Compile, max_batch: int = 8, max_tokens: int = 512
+    path: Path, model: torch.nn.Module, compile: Compile, limits: Mapping[str, int]
 ) -> list[Comparison]:
-    """Every layer of a model of `input_ids` and `attention_mask`, over `SHAPES`."""
-    import torch
-
+    """Every layer of a folder's model, over `SHAPES` within these limits."""
     traced = with_layers(model)
-    ids = torch.ones(2, 7, dtype=torch.int64)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    limits = {"batch": max_batch, "tokens": max_tokens}
-    dims = {i: torch.export.Dim(s, max=n) for i, (s, n) in enumerate(limits.items())}
-    compiled = compile(traced, (), inputs, dynamic_shapes=dict.fromkeys(inputs, dims))
-    return compare_outputs(traced, compiled, model, limits)
+    inputs, open_ = example_inputs(path, model, limits.get("batch", 1), limits.get("tokens", 1))
+    return compare_outputs(traced, compile(traced, (), inputs, dynamic_shapes=open_), model)
 
 
 def compare_outputs(
-    expected: torch.nn.Module, compiled: Any, model: torch.nn.Module, limits: Mapping[str, int]
+    expected: torch.nn.Module, compiled: Any, model: torch.nn.Module
 ) -> list[Comparison]:
     """What a torch module and its compiled form give, over those `SHAPES` that it takes."""
     import torch
 
     found: dict[str, list[Comparison]] = {}
-    for inputs in _texts(model, limits):
+    for inputs in _samples(compiled.manifest, text_config(model.config)):
         with torch.no_grad():
             wanted = expected(**inputs)
-        mask = inputs["attention_mask"].numpy().astype(bool)
+        mask = inputs.get("attention_mask")
         pairs = zip(_named(wanted), _named(compiled(**inputs)), strict=True)
         for (name, a), (_, b) in pairs:
             found.setdefault(name, []).append(compare(name, _rows(b, mask), _rows(a, mask)))
     return [worst(parts) for parts in found.values()]
 
 
-def _torch_model(path: Path) -> torch.nn.Module:
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModel.from_pretrained(path, local_files_only=True, dtype="float32")
-    return model.eval()
-
-
-def _texts(model: torch.nn.Module, limits: Mapping[str, int]) -> Iterator[dict[str, torch.Tensor]]:
-    """Random tokens, the texts of a batch of unlike length."""
+def _samples(manifest: Mapping[str, Any], config: Any) -> Iterator[dict[str, torch.Tensor]]:
+    """Random inputs of a folder's model: texts of unlike length in a batch, images."""
     import torch
 
-    vocabulary = model.config.vocab_size  # pyright: ignore[reportAttributeAccessIssue]
     generator = torch.Generator().manual_seed(0)
+    specs = {spec["name"]: spec["shape"] for spec in manifest["inputs"]}
     for batch, tokens in SHAPES:
-        batch, tokens = min(batch, limits["batch"]), min(tokens, limits["tokens"])
-        ids = torch.randint(2, vocabulary, (batch, tokens), generator=generator)  # pyright: ignore
-        lengths = torch.tensor([max(1, tokens - 3 * i) for i in range(batch)])
-        mask = (torch.arange(tokens)[None, :] < lengths[:, None]).long()
-        yield {"input_ids": ids, "attention_mask": mask}
+        wanted = {"batch": batch, "images": batch, "tokens": tokens}
+        sizes = {name: min(wanted[name], most) for name, most in manifest["symbols"].items()}
+        inputs: dict[str, torch.Tensor] = {}
+        for name, spec in specs.items():
+            shape: list[int] = [sizes[size] if size in sizes else int(size) for size in spec]
+            if name == "pixel_values":
+                inputs[name] = torch.randn(shape, generator=generator)
+            elif name == "input_ids":
+                inputs[name] = torch.randint(2, config.vocab_size, shape, generator=generator)
+            else:
+                lengths = torch.tensor([max(1, shape[1] - 3 * i) for i in range(shape[0])])
+                inputs[name] = (torch.arange(shape[1]) < lengths[:, None]).long()
+        yield inputs
 
 
-def _rows(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _rows(values: np.ndarray, mask: torch.Tensor | None) -> np.ndarray:
     """Only the rows of tokens that are there, where the value has a row for each."""
-    return values[mask] if values.shape[:2] == mask.shape else values
+    if mask is None or values.shape[:2] != tuple(mask.shape):
+        return values
+    return values[mask.numpy() == 1]
 
 
 def _named(result: Any, path: str = "output") -> list[tuple[str, np.ndarray]]:
@@ -291,18 +289,18 @@ def with_layers(model: torch.nn.Module) -> torch.nn.Module:
     """A module of the same inputs whose results are what each layer of `model` returns."""
     import torch
 
+    layers = layers_of(model)
+
     class WithLayers(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
-        def forward(
-            self, input_ids: torch.Tensor, attention_mask: torch.Tensor
-        ) -> dict[str, torch.Tensor]:
+        @functools.wraps(type(model).forward)  # torch.export asks for the arguments' names.
+        def forward(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
             found: dict[str, torch.Tensor] = {}
-            layers = layers_of(self.model)
             hooks = [m.register_forward_hook(_keep_result(found, name)) for name, m in layers]
-            self.model(input_ids=input_ids, attention_mask=attention_mask)
+            self.model(*args, **kwargs)
             for hook in hooks:
                 hook.remove()
             return found
@@ -312,7 +310,8 @@ def with_layers(model: torch.nn.Module) -> torch.nn.Module:
 
 def _keep_result(found: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
     def keep(_module: Any, _arguments: Any, result: Any) -> None:
-        found[name] = _first_tensor(result)
+        if (tensor := _first_tensor(result)) is not None:
+            found[name] = tensor
 
     return keep
 
@@ -335,10 +334,10 @@ def _list_members(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return []
 
 
-def _first_tensor(result: Any) -> torch.Tensor:
+def _first_tensor(result: Any) -> torch.Tensor | None:
     while isinstance(result, tuple | list | Mapping):
-        result = next(iter(result.values() if isinstance(result, Mapping) else result))
-    return result
+        result = next(iter(result.values() if isinstance(result, Mapping) else result), None)
+    return result if hasattr(result, "detach") else None
 
 
 def verify_exported(path: Path, compile: Compile) -> list[Comparison]:

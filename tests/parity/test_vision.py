@@ -12,6 +12,7 @@ import pytest
 
 import kaoken
 from kaoken.errors import KaokenError
+from kaoken.tools.kaoken import main
 
 torch = pytest.importorskip("torch")
 T = pytest.importorskip("transformers")
@@ -89,6 +90,22 @@ def test_a_folder_of_an_image_model(name: str, tmp_path: Path) -> None:
     model = kaoken.load(tmp_path / "out")
     for batch in (1, 3):
         assert_equal(model, module, pixel_values=torch.randn(batch, 3, 24, 24))
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", *(pytest.param(n, marks=slow) for n in IMAGE_MODELS if n != "vit")]
+)
+def test_verify(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`kaoken verify` compares layers and outputs on images as well."""
+    folder = folder_of(build(IMAGE_MODELS[name]), tmp_path / name)
+    with pytest.raises(SystemExit) as done:
+        main(["verify", str(folder), "--json"])
+    assert not done.value.code
+    report = json.loads(capsys.readouterr().out)
+    names = [value["name"] for value in report["values"]]
+    assert report["passed"]
+    assert len(names) >= 3
+    assert "last_hidden_state" in names
 
 
 @pytest.mark.parametrize(
