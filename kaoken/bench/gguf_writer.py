@@ -102,8 +102,8 @@ def write_gguf(
             writer.add_tensor(target, array)
         else:
             writer.add_tensor(target, gguf.quants.quantize(array, kind), raw_dtype=kind)
-    if (divisors := _divisors(config)) is not None:
-        writer.add_tensor("rope_freqs.weight", divisors)
+    for name, divisors in _divisors(config).items():
+        writer.add_tensor(f"{name}.weight", divisors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -140,11 +140,14 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_rope_freq_base(base)
 
 
-def _divisors(config: Any) -> np.ndarray | None:
-    """What Llama 3.1's scaling divides each frequency by, where a model has it."""
+def _divisors(config: Any) -> dict[str, np.ndarray]:
+    """What Llama 3.1's scaling and LongRoPE divide each frequency by, where a model has them."""
     rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        kinds = ("long", "short")
+        return {f"rope_factors_{k}": np.array(rope[f"{k}_factor"], np.float32) for k in kinds}
     if rope.get("rope_type") != "llama3":
-        return None
+        return {}
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     plain = Rotary(size, rope["rope_theta"])
     scaled = replace(
@@ -155,7 +158,7 @@ def _divisors(config: Any) -> np.ndarray | None:
         low_freq_factor=rope["low_freq_factor"],
         high_freq_factor=rope["high_freq_factor"],
     )
-    return (frequencies(plain) / frequencies(scaled)).astype(np.float32)
+    return {"rope_freqs": (frequencies(plain) / frequencies(scaled)).astype(np.float32)}
 
 
 def rope_base(config: Any) -> float | None:

@@ -123,9 +123,33 @@ class GgufFile:
             )
         return numbers
 
+    def special_token(self, role: str) -> int | None:
+        """The token of a role (bos, eos, unknown ...); None where there is none that exists."""
+        token = self.get(f"tokenizer.ggml.{role}_token_id")
+        return int(token) if token is not None and 0 <= int(token) < self._tokens else None
+
+    @property
+    def _tokens(self) -> int:
+        """How many tokens there are: those of the tokenizer, or the model's."""
+        named = self.get("tokenizer.ggml.tokens")
+        return vocabulary_of(self) if named is None else len(named)
+
+    def unusable_tokens(self) -> list[str]:
+        """Tokens of roles that no tokenizer has, as some converters write: they are left out."""
+        given = {role: self.get(f"tokenizer.ggml.{role}_token_id") for role in _ROLES}
+        return [
+            f"{self.path.name}: tokenizer.ggml.{role}_token_id is {token}, which is none of its "
+            f"{self._tokens} tokens: left out"
+            for role, token in given.items()
+            if token is not None and self.special_token(role) is None
+        ]
+
     def types(self) -> dict[str, int]:
         """How many tensors there are of each type, the most frequent first."""
         return dict(Counter(t.tensor_type.name for t in self.tensors.values()).most_common())
+
+
+_ROLES = ("bos", "eos", "eot", "eom", "unknown", "padding")
 
 
 def _open(path: Path) -> gguf.GGUFReader:
@@ -179,6 +203,7 @@ def import_gguf(path: str | Path, max_tokens: int = 2048, name: str | None = Non
     changed = [f"{kind} ({n} tensors)" for kind, n in file.types().items() if kind not in known]
     if changed:
         add_notes(module, [f"{file.path.name}: {', '.join(changed)} become f32"])
+    add_notes(module, file.unusable_tokens())
     return module
 
 
@@ -242,9 +267,8 @@ def vocabulary_of(file: GgufFile) -> int:
 
 
 def _end_tokens(file: GgufFile) -> tuple[int, ...]:
-    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-    found = [file.get(f"tokenizer.ggml.{key}") for key in keys]
-    return tuple(dict.fromkeys(int(token) for token in found if token is not None))
+    found = [file.special_token(name) for name in ("eos", "eot", "eom")]
+    return tuple(dict.fromkeys(token for token in found if token is not None))
 
 
 def _rotary(file: GgufFile, architecture: Architecture, head_size: int, max_tokens: int) -> Rotary:

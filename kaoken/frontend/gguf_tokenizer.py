@@ -92,13 +92,6 @@ def _check_sizes(file: GgufFile) -> None:
                 f"{file.path}: tokenizer.ggml.{name} has {len(numbers)} entries for {count} "
                 "tokens: convert the model anew"
             )
-    for name in ("bos", "eos", "unknown", "padding"):
-        token = file.get(f"tokenizer.ggml.{name}_token_id", 0)
-        if not 0 <= int(token) < count:
-            raise KaokenError(
-                f"{file.path}: tokenizer.ggml.{name}_token_id is {token}, but there are {count} "
-                "tokens: convert the model anew"
-            )
 
 
 def tokenizer_json(file: GgufFile) -> Json:
@@ -148,7 +141,7 @@ def _sentencepiece_parts(file: GgufFile, tokens: list[str]) -> Json:
     if file.get("tokenizer.ggml.add_space_prefix", True):
         normalizers.insert(0, {"type": "Prepend", "prepend": SPACE})
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    unknown = tokens[int(file.get("tokenizer.ggml.unknown_token_id", 0))]
+    unknown = tokens[file.special_token("unknown") or 0]
     merges = merges_of(tokens, file.require("tokenizer.ggml.scores"))
     model = _bpe(tokens, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     return {
@@ -207,10 +200,10 @@ def _added(file: GgufFile, tokens: list[str]) -> list[Json]:
 def _post_processor(file: GgufFile, tokens: list[str]) -> Json | None:
     """The token that begins a text, where the file asks for one."""
     default = file.require("tokenizer.ggml.model") == "llama"
-    begin = file.get("tokenizer.ggml.bos_token_id")
+    begin = file.special_token("bos")
     if begin is None or not file.get("tokenizer.ggml.add_bos_token", default):
         return None
-    token = tokens[int(begin)]
+    token = tokens[begin]
     first, text = (
         {"SpecialToken": {"id": token, "type_id": 0}},
         {"Sequence": {"id": "A", "type_id": 0}},
@@ -220,7 +213,7 @@ def _post_processor(file: GgufFile, tokens: list[str]) -> Json | None:
         "type": "TemplateProcessing",
         "single": [first, text],
         "pair": [first, text, second],
-        "special_tokens": {token: {"id": token, "ids": [int(begin)], "tokens": [token]}},
+        "special_tokens": {token: {"id": token, "ids": [begin], "tokens": [token]}},
     }
 
 
@@ -228,10 +221,10 @@ def _config(file: GgufFile) -> Json:
     """tokenizer_config.json as transformers writes it, as far as a GGUF file says."""
     tokens = file.require("tokenizer.ggml.tokens")
     ids = {
-        f"{role}_token": file.get(f"tokenizer.ggml.{name}_token_id")
+        f"{role}_token": file.special_token(name)
         for role, name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
     }
-    special = {role: tokens[int(i)] for role, i in ids.items() if i is not None}
+    special = {role: tokens[i] for role, i in ids.items() if i is not None}
     template = file.get("tokenizer.chat_template")
     chat = {} if template is None else {"chat_template": template}
     return {"tokenizer_class": "PreTrainedTokenizerFast", **special, **chat}

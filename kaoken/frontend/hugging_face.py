@@ -65,7 +65,8 @@ def import_folder(
     if max_batch < 1 or max_tokens < 1:
         raise KaokenError("max_batch and max_tokens are at least 1")
     config = read_config(path)
-    model = load_folder_model(path, config, task)
+    model: Any = load_folder_model(path, config, task)
+    model.config.use_cache = False  # Of decoders that embed texts.
     tokens = min(max_tokens, position_limit(text_config(model.config)))
     with errors_name_model(path, config):
         inputs, open_ = example_inputs(path, model, max_batch, tokens)
@@ -242,6 +243,12 @@ def _load_error(path: Path, config: dict[str, Any], error: Exception) -> str:
     text = str(error)
     if "does not recognize this architecture" in text or "Unrecognized model" in text:
         return f"{path} is a {kind!r} model, an architecture that transformers does not know"
+    if "Unrecognized configuration class" in text:
+        wanted = text.partition("this kind of AutoModel: ")[2].partition(".")[0]
+        return (
+            f"{path} is a {kind!r} model, which transformers has no {wanted} for: "
+            "give kaoken.compile the module, or its encoder, with example inputs"
+        )
     reason = (text.strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, EOFError | OSError) or "PytorchStreamReader" in text or "pickle" in text:
         return f"the weights in {path} are broken: fetch them again ({reason})"

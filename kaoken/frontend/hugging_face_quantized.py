@@ -50,7 +50,7 @@ def load_quantized(
         output_loading_info=True,
     )
     with ExitStack() as stack:
-        stored = _Stored(files, stack)
+        stored = _Stored(files, stack, f"{model.base_model_prefix}.")
         for name, module in model.named_modules():
             if isinstance(module, QuantizedLinear):
                 _fill(module, name, convention, stored)
@@ -70,10 +70,14 @@ def _network_config(path: Path, config: Mapping[str, Any]) -> Any:
 
 
 class _Stored:
-    """The tensors of weights files, each read when it is asked for."""
+    """The tensors of weights files, each read when it is asked for.
 
-    def __init__(self, files: list[Path], stack: ExitStack):
+    The files may be those of a model with a head, whose names begin with `prefix`.
+    """
+
+    def __init__(self, files: list[Path], stack: ExitStack, prefix: str):
         self._of: dict[str, Any] = {}
+        self._prefix = prefix
         for file in files:
             if file.suffix == ".safetensors":
                 from safetensors import safe_open
@@ -85,6 +89,7 @@ class _Stored:
                 self._of |= dict.fromkeys(tensors, tensors.__getitem__)
 
     def __getitem__(self, key: str) -> torch.Tensor:
+        key = key if key in self._of else self._prefix + key
         if key not in self._of:
             raise KaokenError(
                 f'there is no "{key}" in the weights, though config.json says that the layer is '

@@ -305,9 +305,13 @@ def _compile(
 
 
 def decoder_tokenizer(folder: Path, vocabulary: int) -> Any:
-    """The package's tokenizer. Raises KaokenError where there is none, or for another model."""
+    """The package's tokenizer. Raises KaokenError where there is none, or for another model.
+
+    Tokens that were added to a tokenizer may have no row in the model's table: such a one, as a
+    token to pad with, is refused where a text holds it.
+    """
     tokenizer = whole_tokenizer(folder)
-    if (size := tokenizer.get_vocab_size()) > vocabulary:
+    if (size := tokenizer.get_vocab_size(with_added_tokens=False)) > vocabulary:
         raise KaokenError(
             f"{folder / 'tokenizer.json'} has {size} tokens, but the model {vocabulary}: "
             "it belongs to another model"

@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 
 from kaoken.bench.decoder_models import from_gguf  # noqa: E402
 from tests.parity.decoder_parity import ONCE, all_logits, assert_greedy_parity  # noqa: E402
-from tests.unit.gguf_files import GEMMA3, SIZES, random_model, write_gguf  # noqa: E402
+from tests.unit.gguf_files import MODELS, SIZES, random_model, write_gguf  # noqa: E402
 
 
 def compile_gguf(path: Path, folder: Path, **options: Any) -> CompiledDecoder:
@@ -482,16 +482,15 @@ def test_c_example(decoder: CompiledDecoder, tmp_path: Path) -> None:
     assert printed.split() == [str(token) for token in wanted]
 
 
-RANDOM: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "qwen2": ("qwen2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
-    "qwen3": ("qwen3", SIZES | {"tie_word_embeddings": False}, {}),
-    "gemma3": ("gemma3_text", GEMMA3, {"attention.sliding_window": 7}),
-}
+COMPILED = ("qwen2", "qwen3", "gemma3", "gpt2", "longrope")
+"""Those of MODELS that are compiled each time; all others as well in a sweep."""
 
 
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize(
+    "name", [n if n in COMPILED else pytest.param(n, marks=pytest.mark.sweep) for n in MODELS]
+)
 def test_random_weights(name: str, tmp_path: Path) -> None:
-    kind, sizes, extra = RANDOM[name]
+    kind, sizes, extra = MODELS[name]
     model = random_model(kind, **sizes)
     path = write_gguf(tmp_path / "m.gguf", model, **extra)
     assert_greedy_parity(compile_gguf(path, tmp_path / "m"), model, [5, 17, 3], 50)

@@ -96,3 +96,72 @@ SIZES = {
     "head_dim": 8,
 }
 GEMMA3 = SIZES | {"sliding_window": 7, "query_pre_attn_scalar": 8, "num_hidden_layers": 7}
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("llama", SIZES, {}),
+    "llama untied": ("llama", SIZES | {"tie_word_embeddings": False}, {}),
+    "qwen2": ("qwen2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
+    "qwen3": ("qwen3", SIZES, {}),
+    "gemma": ("gemma", SIZES | {"num_key_value_heads": 1}, {}),
+    "gemma3": ("gemma3_text", GEMMA3, {"attention.sliding_window": 7}),
+    "gpt2": ("gpt2", {"n_embd": 32, "n_head": 4, "n_inner": 44}, {}),
+    "phi3": ("phi3", {k: v for k, v in SIZES.items() if k != "head_dim"} | {"pad_token_id": 0}, {}),
+    "starcoder2": ("starcoder2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
+    "bitnet": ("bitnet", SIZES | {"hidden_act": "silu"}, {}),
+    "bitnet-b1.58": ("bitnet", SIZES, {}),
+    "linear": (
+        "llama",
+        SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
+    ),
+    "llama3": (
+        "llama",
+        SIZES
+        | {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 16,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+            }
+        },
+        {},
+    ),
+    "longrope": (
+        "phi3",
+        {k: v for k, v in SIZES.items() if k != "head_dim"}
+        | {
+            "pad_token_id": 0,
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 16,
+                "short_factor": [1.0, 1.5, 2.0, 2.5],
+                "long_factor": [1.0, 4.0, 9.0, 16.0],
+            },
+        },
+        {
+            "rope.scaling.original_context_length": 16,
+            "rope.scaling.attn_factor": float((1 + np.log(64 / 16) / np.log(16)) ** 0.5),
+        },
+    ),
+    "yarn": (
+        "llama",
+        SIZES
+        | {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 16,
+            }
+        },
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 16,
+        },
+    ),
+}

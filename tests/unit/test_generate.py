@@ -163,6 +163,18 @@ def test_prompts_are_neither_cut_nor_filled_up(tmp_path: Path) -> None:
     assert decoder_tokenizer(tmp_path, 2).encode("a a a a a").ids == [0] * 5
 
 
+def test_a_token_that_was_added_behind_the_models(tmp_path: Path) -> None:
+    """Many fine-tuned models have one to pad with: it is no reason to refuse all texts."""
+    from kaoken.tools.generate_command import decoder_tokenizer
+
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, "b"))
+    tokenizer.add_special_tokens(["[PAD]"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert decoder_tokenizer(tmp_path, 2).encode("a").ids == [0]
+    with pytest.raises(KaokenError, match="has 2 tokens, but the model 1"):
+        decoder_tokenizer(tmp_path, 1)
+
+
 def test_narrow_caches(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kaoken("generate", story, "-p", PROMPT, "--kv", "int8", "--max-new-tokens", "12") == 0
     shown = capsys.readouterr()

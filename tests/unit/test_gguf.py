@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.frontend.gguf import KEPT, GgufFile, import_gguf
 from kaoken.frontend.gguf_tokenizer import write_tokenizer
+from kaoken.modules import notes_of
 from tests.available import STORIES, needs_stories
 from tests.helpers import apply_passes
 
@@ -26,63 +28,12 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from tests.unit.gguf_files import (  # noqa: E402
-    GEMMA3,
+    MODELS,
     SIZES,
     random_blocks,
     random_model,
     write_gguf,
 )
-
-MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "llama": ("llama", SIZES, {}),
-    "llama untied": ("llama", SIZES | {"tie_word_embeddings": False}, {}),
-    "qwen2": ("qwen2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
-    "qwen3": ("qwen3", SIZES, {}),
-    "gemma": ("gemma", SIZES | {"num_key_value_heads": 1}, {}),
-    "gemma3": ("gemma3_text", GEMMA3, {"attention.sliding_window": 7}),
-    "gpt2": ("gpt2", {"n_embd": 32, "n_head": 4, "n_inner": 44}, {}),
-    "phi3": ("phi3", {k: v for k, v in SIZES.items() if k != "head_dim"} | {"pad_token_id": 0}, {}),
-    "starcoder2": ("starcoder2", {k: v for k, v in SIZES.items() if k != "head_dim"}, {}),
-    "bitnet": ("bitnet", SIZES | {"hidden_act": "silu"}, {}),
-    "bitnet-b1.58": ("bitnet", SIZES, {}),
-    "linear": (
-        "llama",
-        SIZES | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-        {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
-    ),
-    "llama3": (
-        "llama",
-        SIZES
-        | {
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "factor": 8.0,
-                "rope_theta": 1e4,
-                "original_max_position_embeddings": 16,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-            }
-        },
-        {},
-    ),
-    "yarn": (
-        "llama",
-        SIZES
-        | {
-            "rope_parameters": {
-                "rope_type": "yarn",
-                "factor": 4.0,
-                "rope_theta": 1e4,
-                "original_max_position_embeddings": 16,
-            }
-        },
-        {
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": 4.0,
-            "rope.scaling.original_context_length": 16,
-        },
-    ),
-}
 
 
 def logits(module: ModuleOp, ids: list[int], pieces: list[int]) -> np.ndarray:
@@ -246,11 +197,26 @@ def test_nan_in_weights(kind: str | None, tmp_path: Path) -> None:
     [
         ({"tokens": [str(i) for i in range(98)]}, "has 98 tokens, the model's table 97"),
         ({"scores": [0.0] * 90}, "scores has 90 entries for 97 tokens"),
-        ({"bos_token_id": 97}, "bos_token_id is 97, but there are 97 tokens"),
         ({"model": "rwkv"}, "tokenizer of the unknown kind 'rwkv'"),
     ],
 )
 def test_tokenizer_that_does_not_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(KaokenError, match=message):
+        write_tokenizer(with_tokenizer(tmp_path, changes))
+
+
+def test_a_special_token_that_does_not_exist_is_left_out(tmp_path: Path) -> None:
+    """As llama.cpp does: converters write such for models without one."""
+    path = with_tokenizer(tmp_path, {"bos_token_id": 97})
+    written = {file.name: json.loads(file.read_text()) for file in write_tokenizer(path)}
+    assert written["tokenizer.json"]["post_processor"] is None
+    assert "bos_token" not in written["tokenizer_config.json"]
+    (note,) = notes_of(import_gguf(path))
+    assert "bos_token_id is 97, which is none of its 97 tokens: left out" in note
+
+
+def with_tokenizer(folder: Path, changes: dict[str, Any]) -> Path:
+    """A small model whose tokenizer knows 97 numbers, but for what changes."""
     found: dict[str, Any] = {
         "model": "llama",
         "tokens": [str(i) for i in range(97)],
@@ -264,9 +230,7 @@ def test_tokenizer_that_does_not_fit(changes: dict[str, Any], message: str, tmp_
         writer.add_token_scores(found["scores"])
         writer.add_bos_token_id(found["bos_token_id"])
 
-    path = gguf_writer.write_gguf(tmp_path / "m.gguf", random_model("llama", **SIZES), None, add)
-    with pytest.raises(KaokenError, match=message):
-        write_tokenizer(path)
+    return gguf_writer.write_gguf(folder / "m.gguf", random_model("llama", **SIZES), None, add)
 
 
 def test_unknown_scaling(tmp_path: Path) -> None:
