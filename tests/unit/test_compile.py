@@ -211,7 +211,7 @@ def test_token_outside_the_vocabulary(bert_folder: Path, tmp_path: Path) -> None
 
 
 WRONG_OPTIONS = {
-    "dtype": ({"dtype": "int3"}, "unknown dtype int3: choose from auto, f32, bf16, int8"),
+    "dtype": ({"dtype": "int7"}, "unknown dtype int7: choose from auto, f32, bf16, int8"),
     "math": ({"math": "fast"}, "unknown math fast: choose from exact, quake1, quake2"),
     "threads": ({"threads": 0}, "threads is 0, but must be at least 1"),
 }
