@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ml_dtypes import bfloat16
 from xdsl.dialects.arith import CMPF_COMPARISON_OPERATIONS, CMPI_COMPARISON_OPERATIONS
 
 SIZES = (1, 7, 17, 129)
@@ -18,6 +19,8 @@ DTYPES: dict[str, Any] = {
     "i32": np.int32,
     "i64": np.int64,
     "f16": np.float16,
+    "bf16": bfloat16,
+    "ui8": np.uint8,
 }
 
 
@@ -71,6 +74,12 @@ def compare_and_select(short: str, predicate: str, function: Callable[..., Any])
         return np.where(function(a, b), a, c)
 
     return Case(f"select_{predicate}_{short}", code, (short,) * 3, short, reference)
+
+
+def widening(source: str) -> Case:
+    """kaoken_loop's own op, which takes unsigned integers as well."""
+    code = f"%r = kaoken_loop.convert %a : V<{source}> to V<f32>"
+    return Case(f"convert_{source}_f32", code, (source,), "f32", to("f32"))
 
 
 def conversion(op: str, source: str, target: str, function: Callable[..., Any]) -> Case:
@@ -222,6 +231,7 @@ CASES = [
     conversion("extf", "f32", "f64", to("f64")),
     conversion("truncf", "f64", "f32", to("f32")),
     conversion("extf", "f16", "f32", to("f32")),
+    *(widening(source) for source in ("i8", "ui8", "f16", "bf16")),
     conversion("truncf", "f32", "f16", to("f16")),
     conversion("extsi", "i8", "i32", to("i32")),
     conversion("extui", "i1", "i32", to("i32")),
@@ -245,11 +255,16 @@ def function_text(case: Case, size: int, rows: int) -> str:
     vector, memref = (f"{kind}<{rows}x{size}x" for kind in ("vector", "memref"))
     names = "abc"[: len(case.inputs)]
     arguments = ", ".join(f"%{n}m: {memref}{t}>" for n, t in zip(names, case.inputs, strict=True))
-    zeros = {"f": "0.0", "i": "0"}
+    zeros = {"f": "0.0", "b": "0.0", "i": "0"}
     lines = []
     for n, t in zip(names, case.inputs, strict=True):
-        zero = "false" if t == "i1" else f"{zeros[t[0]]} : {t}"
-        lines.append(f"%{n}p = arith.constant {zero}")
+        signless = t.removeprefix("u")
+        zero = "false" if t == "i1" else f"{zeros[signless[0]]} : {signless}"
+        constant = f"arith.constant {zero}"
+        if t != signless:  # arith has no unsigned constants
+            lines.append(f"%{n}s = {constant}")
+            constant = f"kaoken_loop.convert %{n}s : {signless} to {t}"
+        lines.append(f"%{n}p = {constant}")
         lines.append(
             f"%{n} = vector.transfer_read %{n}m[%z, %z], %{n}p {{in_bounds = [true, true], "
             "permutation_map = affine_map<(d0, d1) -> (d0, d1)>}"
@@ -284,6 +299,8 @@ def data(short: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if short == "i1":
         return rng.integers(0, 2, shape).astype(np.bool_)
+    if short == "ui8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
     if short.startswith("i"):
         low = -100 if short == "i8" else -1000
         values = rng.integers(low, -low, shape).astype(DTYPES[short])

@@ -17,8 +17,8 @@ entry; what has neither entry nor operator is printed as a loop over the lanes.
 | `max min sqrt abs round_even floor ceil trunc rsqrt .f32` | lane by lane                     |
 | `olt.f32`, `slt.i32` ...     | comparisons, named like MLIR's predicates; they give a mask   |
 | `select.f32`                 | `{1}` where mask `{0}` is set, else `{2}`                     |
-| `convert.i32.f32 convert.i8.f32` | from i32, or i8, to f32                                   |
-| `convert.f16.f32`            | from f16, whose register holds them as 16-bit integers        |
+| `convert.i32.f32 .i8.f32 .u8.f32` | to f32; without an entry GCC 12 takes bytes one by one   |
+| `convert.f16.f32 .bf16.f32`  | from f16 or bf16, whose registers hold them as 16-bit integers |
 | `round.f32.u8`               | to the nearest integer, halves to even, saturating            |
 | `dot.ui8_i8 dot.ui7_i8 dot.bf16` | kaoken_loop.dot of words `{0}` and `{1}`, added to `{2}`      |
 | `sum max_of min_of .f32`     | all lanes in one scalar                                       |

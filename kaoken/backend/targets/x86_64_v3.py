@@ -60,6 +60,9 @@ _INSTRUCTIONS = {
     "convert.i32.f32": "_mm256_cvtepi32_ps((__m256i){0!u})",
     "convert.i8.f32": "_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32("
     "_mm_cvtsi64_si128((long long){0!u})))",
+    "convert.bf16.f32": "(kk_f32x8)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i){0!u}), 16)",
+    "convert.u8.f32": "_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32("
+    "_mm_cvtsi64_si128((long long){0!u})))",
     "convert.f32.i32": "(kk_i32x8)_mm256_cvttps_epi32({0})",
     "dot.ui8_i8": "kk_dot_ui8_i8x8({0}, {1}, {2})",
     "dot.ui7_i8": "kk_dot_ui7_i8x8({0}, {1}, {2})",

@@ -73,6 +73,8 @@ _INSTRUCTIONS = {
     "zero_extend.i1.i32": "(kk_i32x16)_mm512_maskz_set1_epi32({0}, 1)",
     "convert.i32.f32": "_mm512_cvtepi32_ps((__m512i){0!u})",
     "convert.i8.f32": "_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i){0!u}))",
+    "convert.bf16.f32": "(kk_f32x16)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i){0!u}), 16)",
+    "convert.u8.f32": "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i){0!u}))",
     "convert.f32.i32": "(kk_i32x16)_mm512_cvttps_epi32({0})",
     "convert.f32.bf16": "kk_bf16_from_f32x16({0})",
     "round.f32.u8": "(kk_u8x16)_mm512_cvtusepi32_epi8("
