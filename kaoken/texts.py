@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kaoken.errors import KaokenError
+from kaoken.tokenizer_parts import open_parts
 
 FILL = {"token_type_ids": "type_ids", "input_ids": "ids", "attention_mask": "attention_mask"}
 """Input name to the attribute of a tokenizers.Encoding."""
@@ -62,7 +63,7 @@ def open_tokenizer(folder: Path) -> Any:
     if not path.exists():
         raise KaokenError(f"{folder} has no tokenizer.json: copy the model's there")
     try:
-        return Tokenizer.from_file(str(path))
+        return open_parts(folder) or Tokenizer.from_file(str(path))
     except Exception as error:  # the only class that tokenizers raises
         raise KaokenError(f"{path} is no tokenizer: {error}") from None
 

@@ -25,6 +25,7 @@ from kaoken.backend.interface import Interface
 from kaoken.backend.loader import MANIFEST, is_package
 from kaoken.backend.toolchain import RUNTIME, RUNTIME_SOURCES, library_name
 from kaoken.errors import KaokenError
+from kaoken.tokenizer_parts import write_parts
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -86,6 +87,7 @@ def write_package(
         shutil.copyfile(RUNTIME / file, folder / file)
     for path in options.copied_files:
         shutil.copyfile(path, folder / path.name)
+    write_parts(folder)
 
 
 def kaoken_version() -> str:
