@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from kaoken.backend.machine import cpu_flags
 from kaoken.bench.decoder_models import TERNARY
 from kaoken.bench.peer import Arrived, Generating, Job, Peer, Unsuitable
 
@@ -47,8 +46,9 @@ class LlamaCpp:
         self.library: Any = llama_cpp
         llama_cpp.llama_backend_init()
         loading: Any = llama_cpp.llama_model_default_params()
-        if "amx_int8" in cpu_flags():
-            # Its code for Intel's matrix unit crashes on quantised heads (0.3.36).
+        if b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info():
+            # Its code for Intel's matrix unit crashes on quantised heads (0.3.36); bench/README.md
+            # has a build without, which may repack weights.
             loading.use_extra_bufts = False
         model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), loading)
         if model is None:

@@ -55,18 +55,21 @@ def shuffled(
     return {name: generator.permuted(array, axis=-1) for name, array in inputs.items()}
 
 
-def open_(job: Job, folder: Path, precision: str | None = None) -> Running:
-    import openvino
-
-    core = openvino.Core()
-    settings: dict[str, Any] = {
+def settings(job: Job) -> dict[str, Any]:
+    """How a model is compiled: for one call at a time."""
+    return {
         "INFERENCE_NUM_THREADS": job.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if precision is not None:
-        settings["INFERENCE_PRECISION_HINT"] = precision
-    model = core.compile_model(core.read_model(folder / MODEL), "CPU", settings)
+
+
+def open_(job: Job, folder: Path, precision: str | None = None) -> Running:
+    import openvino
+
+    core = openvino.Core()
+    hint = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
+    model = core.compile_model(core.read_model(folder / MODEL), "CPU", settings(job) | hint)
     request = model.create_infer_request()
     known = {name for port in model.inputs for name in port.get_names()}
     feeds = {name: array for name, array in job.inputs().items() if name in known}
@@ -77,11 +80,11 @@ def open_(job: Job, folder: Path, precision: str | None = None) -> Running:
     return Running(call, lambda result: np.array(result[model.output(0)], np.float32))
 
 
-_OWN_CHOICE = "bf16" if "avx512_bf16" in cpu_flags() else "fp32"
-_PLAIN, _NNCF = ("openvino", "onnx", "onnxscript"), ("openvino", "nncf", "onnx", "onnxscript")
+OWN_CHOICE = "bf16" if "avx512_bf16" in cpu_flags() else "fp32"
+PLAIN, NNCF = ("openvino", "onnx", "onnxscript"), ("openvino", "nncf", "onnx", "onnxscript")
 PEERS = (
-    Peer("ov_f32", "fp32", build, partial(open_, precision="f32"), _PLAIN),
-    Peer("ov_default", _OWN_CHOICE, build, open_, _PLAIN),
-    Peer("ov_w8", "int8", partial(build, change=int8_weights), open_, _NNCF),
-    Peer("ov_ptq", "int8", partial(build, change=int8_throughout), open_, _NNCF),
+    Peer("ov_f32", "fp32", build, partial(open_, precision="f32"), PLAIN),
+    Peer("ov_default", OWN_CHOICE, build, open_, PLAIN),
+    Peer("ov_w8", "int8", partial(build, change=int8_weights), open_, NNCF),
+    Peer("ov_ptq", "int8", partial(build, change=int8_throughout), open_, NNCF),
 )
