@@ -20,10 +20,11 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
 from kaoken.analysis.shapes import argument_name, argument_shapes, declared_maxima
+from kaoken.analysis.tied import identity
 from kaoken.dialect import nn
 from kaoken.dialect.attributes import Activation, Norm
 from kaoken.dialect.base import tensor_type
-from kaoken.dialect.generation import ENCODE, SOURCE, hand_on_source
+from kaoken.dialect.generation import ENCODE, OUTPUTS, SOURCE, hand_on_source
 from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp
 from kaoken.dialect.quant import steps_above, steps_below
 from kaoken.dialect.reference import KaokenFunctions, run_module
@@ -142,18 +143,8 @@ class Observer(Generic[Seen]):
 
     def run(self, module: ModuleOp, samples: Samples) -> dict[SSAValue, Seen]:
         """What was seen of the values that had rows. KaokenError when a sample does not fit."""
-        nothing_before = {name: 0 for f in module.ops for name in _symbols(f)}
-        encode = SymbolTable.lookup_symbol(module, ENCODE)
         for i, inputs in enumerate(samples.inputs):
-            caches: dict[str, Array] = {}
-            sizes = nothing_before | _sizes_in_sums(module, inputs)
-            if isinstance(encode, FuncOp) and (sources := random_samples(encode)) is not None:
-                functions = _Observing(self._seen, nothing_before, caches)
-                run_module(module, sources[0], ENCODE, functions=functions)
-                hand_on_source(module, caches)
-                count = sources[0][0].shape[1]
-                sizes |= {name: count for name in sizes if name.split("_")[0] == SOURCE}
-            run_module(module, inputs, functions=_Observing(self._seen, sizes, caches))
+            run_sample(module, inputs, lambda *state: Observing(self._seen, *state))
             samples.progress(i + 1, len(samples.inputs))
         reached = {value: seen for value, seen in self._seen.items() if seen.rows}
         for value, seen in reached.items():
@@ -161,6 +152,30 @@ class Observer(Generic[Seen]):
                 name = value.name_hint or "a layer's input"
                 raise KaokenError(f"calibration saw numbers in {name} that are not finite")
         return reached
+
+
+def run_sample(
+    module: ModuleOp,
+    inputs: Sequence[Array],
+    functions: Callable[[Mapping[str, int], dict[str, Array]], KaokenFunctions],
+    outputs: int = 0,
+) -> tuple[Array, ...]:
+    """What @main gives, from empty caches; of a decoder, behind so many of its last tokens.
+
+    `functions` are made of the sizes that inputs do not tell, and the caches. An @encode reads
+    random ids before.
+    """
+    nothing_before = {name: 0 for f in module.ops for name in _symbols(f)}
+    caches: dict[str, Array] = {}
+    sizes = nothing_before | _sizes_in_sums(module, inputs)
+    sizes |= {name: outputs for name in nothing_before if name == str(OUTPUTS)}
+    encode = SymbolTable.lookup_symbol(module, ENCODE)
+    if isinstance(encode, FuncOp) and (sources := random_samples(encode)) is not None:
+        run_module(module, sources[0], ENCODE, functions=functions(nothing_before, caches))
+        hand_on_source(module, caches)
+        count = sources[0][0].shape[1]
+        sizes |= {name: count for name in sizes if name.split("_")[0] == SOURCE}
+    return run_module(module, inputs, functions=functions(sizes, caches))
 
 
 def _gelu(x: Array) -> Array:
@@ -179,22 +194,27 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
 
 
 @register_impls
-class _Observing(KaokenFunctions):
-    """The reference semantics, faster and less exact where time goes."""
+class Observing(KaokenFunctions):
+    """The reference semantics, faster and less exact where time goes.
+
+    Adds what layers read to `seen`; takes arrays `instead` of weights (by `identity`).
+    """
 
     def __init__(
         self,
         seen: Mapping[SSAValue, Observation | Moments],
         sizes: Mapping[str, int],
         caches: dict[str, Array] | None = None,
+        instead: Mapping[object, Array] | None = None,
     ):
         super().__init__(sizes, caches)
-        self._seen = seen
+        self._seen, self._instead = seen, instead or {}
 
     @impl(nn.LinearOp)
     def linear(self, interpreter: Interpreter, op: LinearOp, args: Arrays) -> Arrays:
         if (seen := self._seen.get(op.input)) is not None and op is _first_reader(op.input):
             seen.add(args[0])
+        args = self._replaced(op.weight, 1, args)
         if args[0].dtype != np.float32 or args[1].dtype != np.float32 or op.is_packed:
             return KaokenFunctions.linear(self, interpreter, op, args)  # pyright: ignore
         rest = list(args[2:])
@@ -210,6 +230,16 @@ class _Observing(KaokenFunctions):
             bias = rest[1] if op.norm_bias is not None else None
             y = norm(y, rest[0], bias, op.eps.value.data)
         return (y.astype(np.float32),)
+
+    @impl(nn.EmbeddingOp)
+    def embedding(self, interpreter: Interpreter, op: EmbeddingOp, args: Arrays) -> Arrays:
+        args = self._replaced(op.table, 0, args)
+        return KaokenFunctions.embedding(self, interpreter, op, args)  # pyright: ignore
+
+    def _replaced(self, weight: SSAValue, at: int, args: Arrays) -> Arrays:
+        """The arguments, the one that is a weight being what comes instead of it."""
+        array = self._instead.get(identity(weight)) if self._instead else None
+        return args if array is None else (*args[:at], array, *args[at + 1 :])
 
     @impl(nn.GeluOp)
     def gelu(self, interpreter: Interpreter, op: nn.GeluOp, args: Arrays) -> Arrays:

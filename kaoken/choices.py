@@ -4,8 +4,9 @@ Nothing is imported here, so that tools know their options before they load anyt
 """
 
 FEW_BITS = ("int6", "int5", "int4", "int3", "int2", "ternary", "int1")
-DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS)
-"""Of the weights."""
+MIXED = "mixed"
+DTYPES = ("auto", "f32", "bf16", "int8", *FEW_BITS, MIXED)
+"""Of the weights; `mixed` gives each as many bits as it is worth within a budget."""
 GROUP_SIZE = 32
 """How many weights of few bits share a scale, unless told otherwise."""
 ACTIVATIONS = ("dynamic", "static")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaoken.choices import FEW_BITS, GROUP_SIZE
+from kaoken.choices import GROUP_SIZE
 from kaoken.errors import KaokenError
 from kaoken.model_files import tokenizer_files
 from kaoken.options import CompileOptions
@@ -29,6 +29,7 @@ Progress = Callable[[str], None]
 """Told the name of each stage when it begins."""
 
 MAX_BATCH, MAX_TOKENS = 8, 512
+POLICY_FILE = "layers.policy"
 
 
 def silent(stage: str) -> None:
@@ -58,22 +59,25 @@ def compile(
     kv: str = "f32",
     group_size: int = GROUP_SIZE,
     policy: str | Path | None = None,
+    budget: str | None = None,
     progress: Progress = silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
 
     A path is a Hugging Face folder (up to `max_batch` texts of `max_tokens` tokens a call), a
     `.pt2`, a `.mlir` or a `.gguf`. `dtype` is what weights become (the pass `quantize`): f32, bf16,
-    int8, int4, int2, ternary, int1, or auto, what they are; `policy` is a file that says otherwise
-    of single ones (`kaoken.passes.quantizing.policy`), `group_size` how many of few bits share a
-    scale. `target` is `native` or such as `x86-64-v4+vnni`; `threads` the most that a call may use;
-    `schedule` a file or text of `kaoken.schedule`; `head` what follows a folder's model (none,
-    auto, mean-pool, sentence); `out` the folder to write, by default one in kaoken's cache; `math`
-    is `exact`, or `quake1` or `quake2` for faster exponentials with errors of 3 % and 0.3 %; with
-    `profile`, `CompiledModel.profile` tells how long each op takes. For int8 and few bits,
-    `calibrate` holds sample inputs (arrays by name, numpy or torch), from which layers learn how
-    large their inputs are; int8's `activations="static"` takes all scales from them. A decoder with
-    a `batch` goes on with so many texts in one pass.
+    int8, int6 to int1, ternary, or auto, what they are; mixed chooses bits for each weight within a
+    `budget`, "4.5" a weight, "60MB", or "60MB/token", by default what int4 takes, and writes them
+    to `layers.policy` in the folder. `policy` is a file that says otherwise of single weights
+    (`kaoken.passes.quantizing.policy`), `group_size` how many of few bits share a scale. `target`
+    is `native` or such as `x86-64-v4+vnni`; `threads` the most that a call may use; `schedule` a
+    file or text of `kaoken.schedule`; `head` what follows a folder's model (none, auto, mean-pool,
+    sentence); `out` the folder to write, by default one in kaoken's cache; `math` is `exact`, or
+    `quake1` or `quake2` for faster exponentials with errors of 3 % and 0.3 %; with `profile`,
+    `CompiledModel.profile` tells how long each op takes. For int8 and few bits, `calibrate` holds
+    sample inputs (arrays by name, numpy or torch), from which layers learn how large their inputs
+    are; int8's `activations="static"` takes all scales from them. A decoder with a `batch` goes on
+    with so many texts in one pass.
     `kv` is what a decoder keeps keys and values as: f32, bf16 or int8. Raises KaokenError.
     """
     options = CompileOptions(
@@ -90,6 +94,7 @@ def compile(
         kv=kv,
         group_size=group_size,
         policy=policy,
+        budget=budget,
     )
     return compile_model(
         options,
@@ -255,9 +260,19 @@ def write_lowered(
         source = print_module(module, machine)
         progress("write weights")
         write_package(draft, source, interface, store_of(module), options, ops or {})
+        _write_policy(module, draft)
         if (compiler := options.compiler) is not None:
             progress("compile C")
             build_library(draft, interface.name, machine, compiler)
+
+
+def _write_policy(module: ModuleOp, folder: Path) -> None:
+    """The bits that dtype=mixed chose, as a file that a person can change and give again."""
+    from kaoken.passes.quantize import chosen_policy
+
+    if (lines := chosen_policy(module)) is not None:
+        head = f"# chosen by --dtype mixed; give it again: --dtype mixed --policy {POLICY_FILE}"
+        (folder / POLICY_FILE).write_text("\n".join([head, *lines, ""]))
 
 
 def lower(module: ModuleOp, options: CompileOptions, progress: Progress = silent) -> None:
@@ -280,7 +295,7 @@ def lower(module: ModuleOp, options: CompileOptions, progress: Progress = silent
         try:
             if given and isinstance(one, CalibratePass):
                 run_calibrate(module, _samples(module, given, progress))
-            elif given and isinstance(one, QuantizePass) and options.dtype in FEW_BITS:
+            elif given and isinstance(one, QuantizePass) and options.dtype != "int8":
                 one.quantize(module, _samples(module, given, progress))
             else:
                 one.apply(context, module)
@@ -298,7 +313,7 @@ def _samples(module: ModuleOp, inputs: Sequence[Mapping[str, Any]], progress: Pr
     main = SymbolTable.lookup_symbol(module, "main")
     assert isinstance(main, FuncOp)
     ordered = [ordered_inputs(main, sample) for sample in inputs]
-    return Samples(ordered, lambda n, of: progress(f"calibrate: {n} of {of} samples"))
+    return Samples(ordered, lambda n, of: progress(f"calibrate: {n} of {of}"))
 
 
 def cached_folder(module: ModuleOp, options: CompileOptions) -> Path:

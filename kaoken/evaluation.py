@@ -94,26 +94,44 @@ def evaluate(
     Raises KaokenError when their vocabularies differ, for a token outside the vocabulary, and for
     logits that are not numbers.
     """
-    score, other, comparison = Score(), Score(), Comparison()
-    if reference is None:
-        for window in windows:
-            for at, rows in log_probabilities(model, window):
-                score.losses.append(_losses(rows, window[at:]))
-                progress(len(rows))
-        return score, None, None
-    if reference.vocabulary != model.vocabulary:
-        raise KaokenError(
-            f"{model.name} has {model.vocabulary} tokens, {reference.name} "
-            f"{reference.vocabulary}: only models of one vocabulary can be compared"
-        )
+    if reference is not None:
+        other, [(score, comparison)] = evaluate_beside(reference, [model], windows, progress)
+        return score, other, comparison
+    score = Score()
     for window in windows:
-        for at, q, p in _in_step(model, reference, window):
-            score.losses.append(_losses(q, window[at:]))
+        for at, rows in log_probabilities(model, window):
+            score.losses.append(_losses(rows, window[at:]))
+            progress(len(rows))
+    return score, None, None
+
+
+def evaluate_beside(
+    reference: CompiledDecoder,
+    models: Sequence[CompiledDecoder],
+    windows: Sequence[np.ndarray],
+    progress: Progress = lambda tokens: None,
+) -> tuple[Score, list[tuple[Score, Comparison]]]:
+    """The score of a reference, and of each model its own and how it differs, in one reading.
+
+    Raises KaokenError as `evaluate`.
+    """
+    for model in models:
+        if reference.vocabulary != model.vocabulary:
+            raise KaokenError(
+                f"{model.name} has {model.vocabulary} tokens, {reference.name} "
+                f"{reference.vocabulary}: only models of one vocabulary can be compared"
+            )
+    other, found = Score(), [(Score(), Comparison()) for _ in models]
+    for window in windows:
+        for at, (p, *rows) in _in_step([reference, *models], window):
             other.losses.append(_losses(p, window[at:]))
-            comparison.divergences.append((np.exp(p) * (p - q)).sum(1))
-            comparison.agreements.append(p.argmax(1) == q.argmax(1))
-            progress(len(q))
-    return score, other, comparison
+            probability, best = np.exp(p), p.argmax(1)
+            for (score, comparison), q in zip(found, rows, strict=True):
+                score.losses.append(_losses(q, window[at:]))
+                comparison.divergences.append((probability * (p - q)).sum(1))
+                comparison.agreements.append(best == q.argmax(1))
+            progress(len(p))
+    return other, found
 
 
 def log_probabilities(
@@ -145,17 +163,17 @@ def _losses(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def _in_step(
-    model: CompiledDecoder, reference: CompiledDecoder, window: np.ndarray
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """`log_probabilities` of both, cut where either has a piece's end."""
-    streams = [log_probabilities(one, window) for one in (model, reference)]
+    models: Sequence[CompiledDecoder], window: np.ndarray
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """`log_probabilities` of all, cut where any of them has a piece's end."""
+    streams = [log_probabilities(one, window) for one in models]
     place, last = 1, len(window)
-    held = [np.empty((0, one.vocabulary)) for one in (model, reference)]
+    held = [np.empty((0, one.vocabulary)) for one in models]
     while place < last:
         for i, stream in enumerate(streams):
             if len(held[i]) == 0:
                 held[i] = next(stream)[1]
         count = min(map(len, held))
-        yield place, held[0][:count], held[1][:count]
+        yield place, [rows[:count] for rows in held]
         held = [rows[count:] for rows in held]
         place += count

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS, GROUP_SIZE, KV_TYPES, MATHS
+from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS, GROUP_SIZE, KV_TYPES, MATHS, MIXED
 from kaoken.errors import KaokenError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class CompileOptions:
     """Few bits: how many weights along K share a scale; 0 for a whole row."""
     policy: str | Path | None = None
     """A file that says what single weights become instead (`passes/quantizing/policy.py`)."""
+    budget: str | None = None
+    """mixed: bits a weight, `60MB` or `60MB/token`; by default what int4 takes."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -72,12 +74,15 @@ class CompileOptions:
         self._check_rounding()
 
     def _check_rounding(self) -> None:
-        if self.calibrate and self.dtype not in ("int8", *FEW_BITS):
+        if self.calibrate and self.dtype not in ("int8", MIXED, *FEW_BITS):
             raise KaokenError(f"calibration is for dtype int8 and few bits, not {self.dtype}")
         if self.dtype != "int8" and self.activations == "static":
             raise KaokenError(f"static activations are for dtype int8, not {self.dtype}")
-        if self.group_size != GROUP_SIZE and self.dtype not in FEW_BITS:
-            raise KaokenError(f"groups are for {', '.join(FEW_BITS)}, not {self.dtype}")
+        if self.budget is not None and self.dtype != MIXED:
+            raise KaokenError(f"a budget is for dtype mixed, not {self.dtype}")
+        if self.group_size != GROUP_SIZE and self.dtype not in (*FEW_BITS, MIXED):
+            known = ", ".join((*FEW_BITS, MIXED))
+            raise KaokenError(f"groups are for {known}, not {self.dtype}")
         if self.activations == "static" and not self.calibrate:
             raise KaokenError("static activations need samples to calibrate with: give some")
 
@@ -111,6 +116,10 @@ class CompileOptions:
             from kaoken.passes.quantizing.policy import Choice, read_policy
 
             read_policy(self.policy, Choice(self.dtype))
+        if self.budget is not None:
+            from kaoken.passes.quantizing.widths import Budget
+
+            Budget.parse(self.budget)
 
     def cache_key(self) -> str:
         """What tells apart the packages that this kaoken makes of one model."""
@@ -124,7 +133,7 @@ class CompileOptions:
                 f"{self.dtype} {self.math} {self.threads} {self.profile} "
                 f"{self.activations} {self.batch} {_digest(self.calibrate)} "
                 f"{self.kv} {self.group_size} {_text_of(self.schedule)} "
-                f"{_text_of(self.policy)}",
+                f"{_text_of(self.policy)} {self.budget}",
                 str(find_compiler(self.cc)),
             ]
         )

@@ -47,6 +47,14 @@ class Grid:
         """The largest code that is used."""
         return self.codes - 1 if self.codes else self.format.largest
 
+    def stored_bytes(self, n: int, k: int) -> int:
+        """What the codes, scales and minima of a weight [N, K] take."""
+        groups, numbers = self.format.groups(k), 2 if self.has_minimum else 1
+        codes = groups * self.format.block(k) * self.format.bits // 8
+        half = np.dtype(np.float16).itemsize
+        scales = numbers * groups * (1 if self.format.groups_of_super else half)
+        return n * (codes + scales + numbers * half * self.format.super_blocks(k))
+
 
 def _steps(first: float, last: float, count: int) -> tuple[float, ...]:
     return tuple(np.linspace(first, last, count).tolist())

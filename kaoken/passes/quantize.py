@@ -23,7 +23,7 @@ and are multiplied as floats, which each of them is:
     %y = kaoken.linear %x, %w2 bias %b : tensor<?x384xf32>, tensor<1536x384xbf16> -> ...
 
 With dtype=auto weights stay as they come: those that are `kaoken.dequantize` of codes are
-multiplied as codes, all others as floats. int4, int2, ternary and int1 round those others too, a
+multiplied as codes, all others as floats. int6 to int1 and ternary round those others too, a
 scale for each group of inputs, and embeddings and the layer of logits to eight bits
 (`quantizing/few_bits.py`); codes stay what they are, and `kaoken.notes` says so:
 
@@ -31,7 +31,11 @@ scale for each group of inputs, and embeddings and the layer of logits to eight 
     %y = kaoken.linear %xq, %codes bias %b weight_scale %ws
            {format = #kaoken.format<4 bits, group 32, offset 8>} : ...
 
-With `policy` a file says of single weights what they become instead (`quantizing/policy.py`).
+With `policy` a file says of single weights what they become instead (`quantizing/policy.py`). With
+dtype=mixed, as many lines as there are other weights are chosen within a `budget`
+(`quantizing/widths.py`), and kept:
+
+    builtin.module attributes {kaoken.policy = ["layers.0.mlp.down_proj.weight int5", ...]}
 
 A table that is such a layer's weight too gives rows of the narrow numbers (`quantizing/tied.py`).
 
@@ -62,7 +66,7 @@ from math import inf
 
 import numpy as np
 from xdsl.context import Context
-from xdsl.dialects.builtin import BoolAttr, ModuleOp, UnitAttr, bf16, f32
+from xdsl.dialects.builtin import ArrayAttr, BoolAttr, ModuleOp, StringAttr, UnitAttr, bf16, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
@@ -74,7 +78,7 @@ from kaoken.analysis.constants import is_constant
 from kaoken.analysis.value_shapes import shape_of
 from kaoken.backend.machine import TargetMachine
 from kaoken.calibration import Samples, read_samples
-from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS
+from kaoken.choices import ACTIVATIONS, DTYPES, FEW_BITS, MIXED
 from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to, sole_owner
@@ -97,10 +101,15 @@ from kaoken.passes.baking.workspace import Workspace
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
 from kaoken.passes.quantizing.moments import input_moments
-from kaoken.passes.quantizing.policy import Choice, Policy, read_policy
+from kaoken.passes.quantizing.policy import Choice, Policy, parse_policy, read_policy
 from kaoken.passes.quantizing.tied import narrow_tied_tables
+from kaoken.passes.quantizing.widths import Budget, choose_widths, summary
 
 _GROUP = {"bf16": 2, "int8": 4}
+_POLICY = "kaoken.policy"
+"""Module attribute: the lines that dtype=mixed chose."""
+_MIXED_DEFAULT = "int4"
+"""What dtype=mixed takes as many bytes as, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,9 @@ class QuantizePass(ModulePass):
     target: str | None = None
     """What runs the model, if it is known: without quick products of bf16 there are none."""
 
+    budget: str | None = None
+    """mixed: bits a weight, `60MB` of weights or `60MB/token`; by default the bytes of int4."""
+
     @property
     def _multiplies_bf16(self) -> bool:
         return self.target is None or TargetMachine.parse(self.target).has_quick_bf16
@@ -140,6 +152,7 @@ class QuantizePass(ModulePass):
         if self.dtype not in DTYPES:
             known = ", ".join(DTYPES)
             raise KaokenError(f"quantize has no dtype {self.dtype!r}: choose one of {known}")
+        Budget.parse(self.budget)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.inputs is None:
@@ -154,16 +167,20 @@ class QuantizePass(ModulePass):
         """`apply` with the samples that few bits are to suit."""
         work = Workspace(op)
         before = stored_weights(op)
-        policy = read_policy(self.policy, Choice(self.dtype, self.group))
+        policy = self._read_policy(op)
         blocks = [b for f in op.ops if isinstance(f, FuncOp) for b in f.body.blocks]
         if not any(isinstance(o, LinearOp) and o.format is not None for o in op.walk()):
             policy.check([name for block in blocks for name in _names(block)])
-        dtypes = {choice.dtype for choice in policy.choices}
-        if not dtypes <= {"auto", "f32"}:
+        if not {choice.dtype for choice in policy.choices} <= {"auto", "f32"}:
             for block in blocks:
                 _narrow_products_of_attention(block, self._multiplies_bf16)
-        is_seen = samples is not None and not dtypes.isdisjoint(FEW_BITS)
+        is_seen = samples is not None and any(choice.has_codes for choice in policy.choices)
         moments = input_moments(op, blocks, samples) if is_seen and samples else {}
+        if self.dtype == MIXED and _POLICY not in op.attributes:
+            budget = Budget.parse(self.budget)
+            policy = choose_widths(op, blocks, work, policy, moments, samples, budget)
+            op.attributes[_POLICY] = ArrayAttr([StringAttr(str(rule)) for rule in policy.rules])
+            add_notes(op, summary(policy))
         for choice in policy.choices:
             self._narrow_chosen(op, blocks, work, choice, policy, moments)
         for block in blocks:
@@ -174,6 +191,15 @@ class QuantizePass(ModulePass):
             dce(op)
         work.commit()
         _note(op, before, self.dtype)
+
+    def _read_policy(self, module: ModuleOp) -> Policy:
+        """What a file says, or the module, where widths are chosen already."""
+        if self.dtype != MIXED:
+            return read_policy(self.policy, Choice(self.dtype, self.group))
+        default = Choice(_MIXED_DEFAULT, self.group)
+        if (lines := chosen_policy(module)) is not None:
+            return parse_policy(lines, "the module's policy", default)
+        return read_policy(self.policy, default)
 
     def _narrow_chosen(
         self,
@@ -231,6 +257,14 @@ class QuantizePass(ModulePass):
         return _Input(quantized, scale, 1.0, z, observe)
 
 
+def chosen_policy(module: ModuleOp) -> list[str] | None:
+    """The lines of the policy that dtype=mixed chose for a module; None where it did not."""
+    lines = module.attributes.get(_POLICY)
+    if not isinstance(lines, ArrayAttr):
+        return None
+    return [line.data for line in lines if isinstance(line, StringAttr)]
+
+
 def _narrow(dtype: str, op: LinearOp, x: _Input) -> None:
     """A layer with its input narrowed, and now its weight."""
     if dtype == "bf16":
@@ -266,7 +300,7 @@ def _note(module: ModuleOp, before: dict[str, str], dtype: str) -> None:
         return
     kept = {key: text for key, text in before.items() if key not in stored_weights(module)}
     lost = {key: text for key, text in before.items() if key not in kept}
-    why = f": {dtype} is for weights that come as floats" if dtype in FEW_BITS else ""
+    why = f": {dtype} is for weights that come as floats" if dtype in (*FEW_BITS, MIXED) else ""
     notes = [
         f"{n} weights stay codes of {text}{why}" for text, n in Counter(kept.values()).most_common()
     ]

@@ -35,7 +35,6 @@ from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import is_constant
-from kaoken.choices import FEW_BITS
 from kaoken.dialect.attributes import Rounding, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, splat
@@ -49,11 +48,11 @@ from kaoken.error_feedback import rounded_with_feedback
 from kaoken.errors import KaokenError
 from kaoken.passes.baking.folding import source_key, source_keys
 from kaoken.passes.baking.workspace import Workspace
-from kaoken.passes.quantizing.policy import Choice, Policy
+from kaoken.passes.quantizing.policy import GROUPED_INT8, Choice, Policy
 from kaoken.quantized import Quantized
 from kaoken.rounding import rounded
 
-EDGE = "int8g"
+EDGE = GROUPED_INT8
 """What embeddings and the layer that gives logits are rounded to, whatever the others."""
 
 
@@ -89,7 +88,7 @@ class FewBits:
     @property
     def rounding(self) -> str | None:
         """What weights that are floats are rounded to, if to anything."""
-        return self.choice.dtype if self.choice.dtype in FEW_BITS else None
+        return self.choice.dtype if self.choice.has_codes else None
 
     @property
     def only_rounded(self) -> bool:
@@ -115,7 +114,7 @@ class FewBits:
     def _tables(self) -> Iterator[SSAValue]:
         """What ids given to the function are looked up in."""
         for op in self.block.ops:
-            if isinstance(op, EmbeddingOp) and _is_given(op) and is_constant(op.table):
+            if isinstance(op, EmbeddingOp) and is_given(op) and is_constant(op.table):
                 yield op.table
 
     def _linear(self, op: LinearOp, tables: set[SSAValue]) -> None:
@@ -150,7 +149,7 @@ class FewBits:
         if not self._is_chosen(op.table):
             return
         parts = stored_parts(op.table, op)
-        if parts is None and self.rounding is not None and _is_given(op):
+        if parts is None and self.rounding is not None and is_given(op):
             if tensor_type(op.table).element_type == f32:
                 parts = self._rounded(op.table, op, self.edge)
         if parts is None:
@@ -260,7 +259,7 @@ def _kind(value: SSAValue) -> object:
     return owner.format, tensor_type(owner.scale).element_type, owner.min is None
 
 
-def _is_given(op: EmbeddingOp) -> bool:
+def is_given(op: EmbeddingOp) -> bool:
     """Whether the ids are an argument, so that the table is a vocabulary."""
     return isinstance(op.indices, BlockArgument)
 

@@ -5,6 +5,7 @@
     *.down_proj.weight     int4    16
     *.layers.0.*           bf16
 
+A group says that eight bits are to be codes like fewer ones, in groups, instead of one scale a row.
 A weight takes the first line whose pattern fits its name, or one of the names that were joined in
 it; all others what the command says. Patterns are those of shells (`fnmatch`).
 """
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kaoken.choices import DTYPES, GROUP_SIZE
+from kaoken.choices import DTYPES, FEW_BITS, GROUP_SIZE, MIXED
 from kaoken.errors import KaokenError
 
-_DTYPES = tuple(name for name in DTYPES if name != "auto")
+_DTYPES = tuple(name for name in DTYPES if name not in ("auto", MIXED))
+GROUPED_INT8 = "int8g"
+"""What eight bits in groups are called here; a file says `int8` and a group."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,28 @@ class Choice:
     is_named: bool = False
     """Whether a line of the file says so: then embeddings and the last layer are no exception."""
 
+    @property
+    def has_codes(self) -> bool:
+        """Whether weights are rounded to codes with scales of groups."""
+        return self.dtype in (*FEW_BITS, GROUPED_INT8)
+
+    def __str__(self) -> str:
+        if self.dtype == GROUPED_INT8:
+            return f"int8 {self.group}"
+        return f"{self.dtype} {self.group}" if self.group != GROUP_SIZE else self.dtype
+
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
+    """A line of a file: what weights become whose names a pattern fits."""
+
     pattern: str
     choice: Choice
-    place: str
+    place: str = ""
+    """File and line."""
+
+    def __str__(self) -> str:
+        return f"{self.pattern} {self.choice}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ class Policy:
     """The lines of a file, and what holds where none fits."""
 
     default: Choice
-    rules: tuple[_Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     @property
     def choices(self) -> list[Choice]:
@@ -53,10 +72,16 @@ class Policy:
 
     def of(self, names: Sequence[str]) -> Choice:
         """What a weight made of those becomes."""
-        for rule in self.rules:
-            if any(fnmatchcase(name, rule.pattern) for name in names):
-                return rule.choice
-        return self.default
+        rule = self._rule(names)
+        return self.default if rule is None else rule.choice
+
+    def has_rule(self, names: Sequence[str]) -> bool:
+        """Whether a line fits a weight made of those."""
+        return self._rule(names) is not None
+
+    def _rule(self, names: Sequence[str]) -> Rule | None:
+        fits = (r for r in self.rules if any(fnmatchcase(name, r.pattern) for name in names))
+        return next(fits, None)
 
     def check(self, names: Sequence[str]) -> None:
         """Raise KaokenError for a pattern that fits no weight, which is a slip of the pen."""
@@ -81,11 +106,16 @@ def read_policy(path: str | Path | None, default: Choice) -> Policy:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise KaokenError(f"the policy {path} cannot be read: {reason}") from None
+    return parse_policy(lines, str(path), default)
+
+
+def parse_policy(lines: Sequence[str], path: str, default: Choice) -> Policy:
+    """The lines of a policy; KaokenError for what cannot be read."""
     texts = [(i + 1, line.split("#")[0].split()) for i, line in enumerate(lines)]
     return Policy(default, tuple(_rule(words, f"{path}:{i}") for i, words in texts if words))
 
 
-def _rule(words: list[str], place: str) -> _Rule:
+def _rule(words: list[str], place: str) -> Rule:
     if not 2 <= len(words) <= 3:
         raise KaokenError(f"{place}: expected a pattern, a dtype and perhaps a group size")
     pattern, dtype, *group = words
@@ -94,4 +124,5 @@ def _rule(words: list[str], place: str) -> _Rule:
     if group and not group[0].isdecimal():
         raise KaokenError(f"{place}: the group size is {group[0]}, but must be a number")
     size = int(group[0]) if group else GROUP_SIZE
-    return _Rule(pattern, Choice(dtype, size, is_named=True), place)
+    dtype = GROUPED_INT8 if dtype == "int8" and group else dtype
+    return Rule(pattern, Choice(dtype, size, is_named=True), place)

@@ -22,8 +22,8 @@ CC = Annotated[str | None, typer.Option(help="C compiler: gcc, clang, zig, or a 
 Dtype = Annotated[
     str,
     typer.Option(
-        help="Weights of linear layers: f32, bf16, int8, int4, int2, ternary, int1, or auto: as "
-        "they come, those of few bits too."
+        help="Weights of linear layers: f32, bf16, int8, int6 to int1, ternary, mixed (bits by the "
+        "layer), or auto: as they come, those of few bits too."
     ),
 ]
 GroupSize = Annotated[
@@ -33,6 +33,13 @@ Policy = Annotated[
     Path | None,
     typer.Option(
         help="A file that says what single weights become: a line 'pattern dtype [group]'."
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="For mixed: bits a weight (4.5), the size of all weights (60MB), or what a token "
+        "reads of them (60MB/token). By default what int4 takes."
     ),
 ]
 Kv = Annotated[

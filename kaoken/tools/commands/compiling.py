@@ -11,6 +11,7 @@ from kaoken.choices import GROUP_SIZE
 from kaoken.options import CompileOptions
 from kaoken.tools.commands.arguments import (
     CC,
+    Budget,
     Dtype,
     Folder,
     GroupSize,
@@ -62,6 +63,7 @@ def compile(
     ] = "dynamic",
     group_size: GroupSize = GROUP_SIZE,
     policy: Policy = None,
+    budget: Budget = None,
     kv: Kv = "f32",
     cc: CC = None,
     batch: Annotated[
@@ -104,6 +106,7 @@ def compile(
         kv=kv,
         group_size=group_size,
         policy=policy,
+        budget=budget,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
