@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
@@ -132,7 +132,18 @@ class Moments:
         return self.total / np.float32(max(self.rows, 1))
 
 
-Seen = TypeVar("Seen", Observation, Moments)
+class Statistics(Protocol):
+    """What is gathered of the rows of a value."""
+
+    rows: int
+
+    def add(self, x: Array) -> None: ...
+
+    @property
+    def is_finite(self) -> bool: ...
+
+
+Seen = TypeVar("Seen", bound=Statistics)
 
 
 class Observer(Generic[Seen]):
@@ -202,7 +213,7 @@ class Observing(KaokenFunctions):
 
     def __init__(
         self,
-        seen: Mapping[SSAValue, Observation | Moments],
+        seen: Mapping[SSAValue, Statistics],
         sizes: Mapping[str, int],
         caches: dict[str, Array] | None = None,
         instead: Mapping[object, Array] | None = None,
@@ -216,7 +227,7 @@ class Observing(KaokenFunctions):
             seen.add(args[0])
         args = self._replaced(op.weight, 1, args)
         if args[0].dtype != np.float32 or args[1].dtype != np.float32 or op.is_packed:
-            return KaokenFunctions.linear(self, interpreter, op, args)  # pyright: ignore
+            return KaokenFunctions.linear(self, interpreter, op, args).values  # pyright: ignore
         rest = list(args[2:])
         rows = args[0].reshape(-1, args[0].shape[-1])  # numpy is slow with stacks of matrices
         y = (rows @ args[1].T).reshape(*args[0].shape[:-1], len(args[1]))

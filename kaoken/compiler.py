@@ -60,6 +60,7 @@ def compile(
     group_size: int = GROUP_SIZE,
     policy: str | Path | None = None,
     budget: str | None = None,
+    density: float | None = None,
     progress: Progress = silent,
 ) -> CompiledModel:
     """Compile a module, given as in torch.export.export, or a model on disk, and load the result.
@@ -78,7 +79,9 @@ def compile(
     sample inputs (arrays by name, numpy or torch), from which layers learn how large their inputs
     are; int8's `activations="static"` takes all scales from them. A decoder with a `batch` goes on
     with so many texts in one pass.
-    `kv` is what a decoder keeps keys and values as: f32, bf16 or int8. Raises KaokenError.
+    `kv` is what a decoder keeps keys and values as: f32, bf16 or int8. `density` is the share of
+    numbers behind a ReLU that is not zero: where that is small, a single row passes over the zeros.
+    Raises KaokenError.
     """
     options = CompileOptions(
         target,
@@ -95,6 +98,7 @@ def compile(
         group_size=group_size,
         policy=policy,
         budget=budget,
+        density=density,
     )
     return compile_model(
         options,

@@ -52,6 +52,9 @@ class CompileOptions:
     """What a model that generates text keeps keys and values as."""
     group_size: int = GROUP_SIZE
     """Few bits: how many weights along K share a scale; 0 for a whole row."""
+    density: float | None = None
+    """The share of numbers behind a ReLU that is not zero in one row, from 0 to 1: where it is
+    small, layers of one row pass over the zeros."""
     policy: str | Path | None = None
     """A file that says what single weights become instead (`passes/quantizing/policy.py`)."""
     budget: str | None = None
@@ -71,6 +74,8 @@ class CompileOptions:
         if self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise KaokenError(f"unknown activations {self.activations}: choose from {known}")
+        if self.density is not None and not 0 <= self.density <= 1:
+            raise KaokenError(f"density is {self.density}, but must be a share, from 0 to 1")
         self._check_rounding()
 
     def _check_rounding(self) -> None:
@@ -132,7 +137,7 @@ class CompileOptions:
                 self.machine.text,
                 f"{self.dtype} {self.math} {self.threads} {self.profile} "
                 f"{self.activations} {self.batch} {_digest(self.calibrate)} "
-                f"{self.kv} {self.group_size} {_text_of(self.schedule)} "
+                f"{self.kv} {self.group_size} {self.density} {_text_of(self.schedule)} "
                 f"{_text_of(self.policy)} {self.budget}",
                 str(find_compiler(self.cc)),
             ]

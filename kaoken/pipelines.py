@@ -21,6 +21,7 @@ from kaoken.passes.lower_math import LowerMathPass
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.migrate_scales import MigrateScalesPass
 from kaoken.passes.narrow_caches import NarrowCachesPass
+from kaoken.passes.observe_zeros import ObserveZerosPass
 from kaoken.passes.outline import OutlinePass
 from kaoken.passes.panel_inputs import PanelInputsPass
 from kaoken.passes.parallelize import ParallelizePass
@@ -28,6 +29,8 @@ from kaoken.passes.plan_memory import PlanMemoryPass
 from kaoken.passes.prefetch import PrefetchPass
 from kaoken.passes.quantize import QuantizePass
 from kaoken.passes.reorder import ReorderPass
+from kaoken.passes.skip_zeros import SkipZerosPass
+from kaoken.passes.tabulate import TabulatePass
 from kaoken.passes.tensorize import TensorizePass
 from kaoken.passes.tile import TilePass
 from kaoken.passes.unroll import UnrollPass
@@ -53,8 +56,11 @@ def tensor_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
             budget=options.budget,
         ),
         NarrowCachesPass(dtype=options.kv),
+        ObserveZerosPass(density=options.density),
         *given,
         ChooseSchedulePass(target=machine.text),
+        SkipZerosPass(),
+        TabulatePass(),
         BakePass(),
         OutlinePass(),
         PanelInputsPass(),

@@ -17,6 +17,8 @@ Directives, as the loop passes read them:
 - `tensorize(a, b, k)`: leave the sums over k of loops a and b to the matrix unit (`tensorize`).
 - `vectorize(a, b)`: run loops a and b as the dimensions of a vector (`vectorize`).
 - `prefetch(l, D)`: ask for what loop l reads D iterations later (`prefetch`).
+- `skip(k)`: pass over zeros of a single row (`skip-zeros`).
+- `lookup(k)`: look the products of a single row up in tables (`tabulate`).
 - `unroll(l, F)`: have the C compiler unroll loop l by F.
 - `parallel(l)`: divide the iterations of l among the threads (`parallelize`).
 - `literal()`: straight-line code with the weights as constants (`bake{mode=literal}`).
@@ -30,7 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, bf16, f32
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
@@ -40,12 +42,15 @@ from kaoken.dialect.attributes import Directive, Norm, ScheduleAttr
 from kaoken.dialect.base import KaokenOp, tensor_type
 from kaoken.dialect.decoder import PANEL, CacheAppendOp, CacheReadOp, cache_type
 from kaoken.dialect.formats import WORD_BYTES
+from kaoken.dialect.lookup import LookupTablesOp
 from kaoken.dialect.nn import BLOCK_EXTRA, NARROW, AttentionOp, LinearOp, WeightOp
 from kaoken.dialect.quant import DequantizeOp, QuantizeBlocksOp, RowScaleOp
+from kaoken.dialect.sparsity import LIST_PADDING, NonzerosOp
 from kaoken.dialect.tensor import CumsumOp, ReshapeOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.lowering.few_bits import has_small_steps
+from kaoken.passes.lowering.skipping import LISTED
 from kaoken.passes.lowering.unpacked import UNPACKED_ROWS
 
 TARGET = "kaoken.target"
@@ -66,6 +71,10 @@ MAX_UNROLL = 4
 """The most steps of a group that are written out."""
 MIN_ROW_BLOCK = 128
 MAX_ROW_BLOCK = 512
+MOST_STEPS = 0.35
+"""The largest share of steps that are not zero for which the others are passed over."""
+SKIPPED_AHEAD_BYTES = 4096
+"""How far ahead steps of a list are fetched."""
 MAX_GROUP = 8
 """The most query heads that a kernel over a cache works on at once."""
 ROW_REGISTERS = 4
@@ -170,7 +179,8 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
         return _few_bits_linear(op, machine)
     if machine.matrix_unit is not None and tensor_type(op.input).element_type in NARROW:
         return _tensor_linear(op, machine, machine.matrix_unit)
-    tile = register_tile(op.n, machine)
+    skips = may_skip(op, machine)
+    tile = _wide_tile(op.n, machine) if skips else register_tile(op.n, machine)
     columns = ("n0_in", "n1") if tile.panels > 1 else ("n1",)
     split = [("tile", "n0", tile.panels)] if tile.panels > 1 else []
     return _directives(
@@ -181,6 +191,7 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
         ("order", "m", "n0", "m_in", "m_in_in", *columns),
         ("vectorize", "m_in_in", *columns),
         *_weights_ahead(_words(op), tile, machine),
+        *(_skipping(tile.width * FLOAT_BITS // 8) if skips else []),
         ("parallel", "n0"),
     )
 
@@ -188,6 +199,39 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
 def _words(op: LinearOp) -> int:
     """How many words as long as a float a column of weights has: a step of k reads one."""
     return op.k * numpy_dtype(tensor_type(op.weight).element_type).itemsize // WORD_BYTES
+
+
+def may_skip(op: LinearOp, machine: TargetMachine) -> bool:
+    """Whether passing over zeros of a single row saves time: few steps have a number that is not
+    zero. Each reads all of a panel in one place, which memory gives nearly as quickly as a
+    stream."""
+    if op.density is None or not machine.vector_bytes or (numbers := numbers_of_step(op)) is None:
+        return False
+    is_few = op.format is not None
+    width = _few_bits_width(op, machine) if is_few else _wide_tile(op.n, machine).width
+    left = 1 - (1 - op.density.value.data) ** numbers
+    return op.n % width == 0 and left <= MOST_STEPS
+
+
+def numbers_of_step(op: LinearOp) -> int | None:
+    """How many inputs a step of the sum multiplies; None where none can be passed over."""
+    if op.format is not None:
+        return op.format.data.planes * WORD_BYTES
+    if tensor_type(op.input).element_type != f32 or op.k % 2:
+        return None
+    return 2 if tensor_type(op.weight).element_type == bf16 else 1
+
+
+def _wide_tile(n: int, machine: TargetMachine) -> RegisterTile:
+    """The same accumulators with all columns in one panel: a step reads them in one place."""
+    tile = register_tile(n, machine)
+    return RegisterTile(tile.rows, 1, tile.panels * tile.width)
+
+
+def _skipping(step_bytes: int) -> list[tuple[str | int, ...]]:
+    """A nest for one row, whose steps are fetched by the list."""
+    ahead = min(LIST_PADDING, max(1, SKIPPED_AHEAD_BYTES // step_bytes))
+    return [("skip", "k"), ("vectorize", "n1"), ("prefetch", LISTED, ahead)]
 
 
 def _weights_ahead(
@@ -224,6 +268,7 @@ def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
         ("vectorize", "m_in_in", "n1"),
         *ahead,
         ("unroll", "k", min(words, MAX_UNROLL)),
+        *(_skipping(width * WORD_BYTES) if may_skip(op, machine) else []),
         ("parallel", "n0"),
     )
 
@@ -398,7 +443,7 @@ def _ahead(
 def _rows(value: SSAValue, machine: TargetMachine) -> ScheduleAttr:
     """Row by row: the last dimension in vectors where its size is known."""
     outer = _directives(("parallel", "m"))
-    if isinstance(value.owner, CumsumOp):
+    if isinstance(value.owner, CumsumOp | NonzerosOp | LookupTablesOp):
         return outer
     row = value.owner.input if isinstance(value.owner, RowScaleOp | QuantizeBlocksOp) else value
     sizes = tensor_type(row).get_shape()

@@ -30,6 +30,8 @@ from xdsl.passes import ModulePass
 from kaoken.passes.bake import BakePass
 from kaoken.passes.lowering.function import FunctionLowering
 from kaoken.passes.lowering.module import LoweredModule
+from kaoken.passes.skip_zeros import SkipZerosPass
+from kaoken.passes.tabulate import TabulatePass
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class LowerToLoopsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if not any(_has_tensors(f) for f in op.ops if isinstance(f, func.FuncOp)):
             return
+        SkipZerosPass().apply(ctx, op)
+        TabulatePass().apply(ctx, op)
         BakePass().apply(ctx, op)
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]
         shared = LoweredModule(op, functions)

@@ -30,12 +30,13 @@ from itertools import product
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import affine, arith, scf, vector
+from xdsl.dialects import affine, arith, memref, scf, vector
 from xdsl.dialects.builtin import (
     AffineMapAttr,
     DenseArrayBase,
     IndexType,
     IntegerAttr,
+    IntegerType,
     ModuleOp,
     StringAttr,
     i64,
@@ -175,11 +176,21 @@ def _row_bytes(read: vector.TransferReadOp) -> int:
 
 
 def _follows(read: vector.TransferReadOp, loop: Loop) -> bool:
-    """Whether a read's place is the loop's index, and numbers from outside, in index arithmetic."""
+    """Whether a read's place is made of the loop's index, numbers from outside and what a list
+    says, in index arithmetic."""
     sources = [op for index in read.indices for op in _inside(index, loop)]
     ivs = {induction_variable(loop)} & {v for op in sources for v in op.operands}
     varies = bool(ivs) or induction_variable(loop) in read.indices
-    return varies and all(isinstance(v.type, IndexType) for op in sources for v in op.operands)
+    return varies and all(map(_is_index_arithmetic, sources))
+
+
+def _is_index_arithmetic(op: Operation) -> bool:
+    """A list of integers may be read too: it is longer than its loop by what is fetched ahead."""
+    if isinstance(op, memref.LoadOp):
+        return isinstance(op.res.type, IntegerType)
+    if isinstance(op, arith.IndexCastOp):
+        return isinstance(op.result.type, IndexType)
+    return all(isinstance(v.type, IndexType) for v in op.operands)
 
 
 def _inside(value: SSAValue, loop: Loop) -> Iterator[Operation]:

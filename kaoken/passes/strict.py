@@ -53,7 +53,7 @@ def left_to_loops(op: Operation, directives: ScheduleAttr) -> ScheduleAttr:
         if d.name == "tile":
             is_blocked = isinstance(op, LinearOp) and op.format is not None
             return (is_blocked or isinstance(op, AttentionOp)) and d.args[0] == "i"
-        return d.name in ("panel", "literal")
+        return d.name in ("panel", "literal", "skip", "lookup")
 
     return ScheduleAttr(tuple(d for d in directives.data if not is_done(d)))
 

@@ -29,6 +29,8 @@ DIRECTIVES: dict[str, tuple[str, ...]] = {
     "vectorize": (LOOPS,),
     "prefetch": (LOOP, SIZE),
     "unroll": (LOOP, SIZE),
+    "skip": (LOOP,),
+    "lookup": (LOOP,),
     "parallel": (LOOP,),
     "literal": (),
 }

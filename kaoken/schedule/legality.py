@@ -20,7 +20,7 @@ from kaoken.dialect.attributes import Directive, ScheduleAttr
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.nn import AttentionOp, LinearOp
 from kaoken.errors import KaokenError
-from kaoken.passes.choose_schedule import TARGET
+from kaoken.passes.choose_schedule import TARGET, numbers_of_step
 from kaoken.passes.lower_to_loops import LowerToLoopsPass
 from kaoken.passes.parallelize import ParallelizePass
 from kaoken.passes.strict import DirectiveRefused, demand, left_to_loops
@@ -120,7 +120,29 @@ def _literal(part: Part, directive: Directive, machine: TargetMachine) -> str | 
     return None
 
 
+def _skip(part: Part, directive: Directive, machine: TargetMachine) -> str | None:
+    op = part.op
+    if part.is_norm or not isinstance(op, LinearOp):
+        return f"{part.name} has no weights to pass over: linear has"
+    if directive.args[0] != "k":
+        return "only steps of the reduction k can be passed over"
+    if numbers_of_step(op) is None:
+        return "zeros are passed over among inputs of f32, an even number, and before few bits"
+    return None
+
+
+def _lookup(part: Part, directive: Directive, machine: TargetMachine) -> str | None:
+    op = part.op
+    if part.is_norm or not isinstance(op, LinearOp) or directive.args[0] != "k":
+        return "only the products of a linear layer's reduction k can be looked up"
+    if op.format is None or op.format.data.bits not in (1, 2):
+        return "products are looked up for weights of 1 and 2 bits"
+    return None
+
+
 _CHECKS: dict[str, Callable[[Part, Directive, TargetMachine], str | None]] = {
     "panel": _panel,
     "literal": _literal,
+    "skip": _skip,
+    "lookup": _lookup,
 }

@@ -233,6 +233,34 @@ def test_compiled_code_equals_numpy(target: str, n: int, tmp_path: Path):
         np.testing.assert_array_equal(found[5:], wanted[5:])
 
 
+LOOKUP = """linear {
+    panel(16) tile(m, 8) tile(m_in, 2) order(m, n0, m_in, m_in_in, n1)
+    lookup(k) vectorize(m_in_in, n1) vectorize(n1) parallel(n0)
+}"""
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v4+vbmi", "x86-64-v3", "generic"])
+def test_products_that_are_looked_up(target: str, tmp_path: Path):
+    """Tables take the least and the largest sums; a row alone looks up, several are multiplied."""
+    machine = TargetMachine.parse(target)
+    if machine.description.architecture not in ("", platform.machine()) or not machine.runs_here():
+        pytest.skip("another CPU")
+    kept = _kept(
+        [Format(2, 256, 1), Format(2, 0, 1), Format(1, 32, 1, 2), Format(1, 0, 1, 2)], 300, 48
+    )
+    schedule = LOOKUP.replace(chr(10), " ")
+    low = apply_passes(kept, f'apply-schedule{{target="{machine.text}" file="{schedule}"}},bake')
+    for one in loop_pipeline(CompileOptions()):
+        one.apply(make_context(), low)
+    assert str(low).count("call @lookup_tables") == 4
+    model = compile_stage(low, tmp_path / "model", machine)
+    random = np.random.default_rng(0).standard_normal((1, 300)).astype(np.float32)
+    ones = np.ones_like(random)
+    for x in (random, ones, -ones, 0 * ones, np.repeat(random, 3, 0)):
+        for found, wanted in zip(run_stage(model, [x]), run_module(kept, [x]), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
 def test_rows_and_threads_change_no_bit(tmp_path: Path):
     """As many rows as go to a matrix unit, if there is one, each alone, and on two threads."""
     kept = _kept([FORMATS[1], FORMATS[3]], 512, 64)

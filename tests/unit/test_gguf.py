@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
+import kaoken
 from kaoken.bench import gguf_writer
+from kaoken.compiled_decoder import CompiledDecoder
+from kaoken.dialect.formats import Format
 from kaoken.dialect.nn import LinearOp
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
@@ -112,6 +115,40 @@ def test_a_file_of_many_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     found = logits(kept, ids, [4])
     difference = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     assert 0 < difference < 0.02
+
+
+BITNET_MATRICES = (
+    *("attn_q", "attn_k", "attn_v", "attn_output"),
+    *("ffn_gate", "ffn_up", "ffn_down"),
+)
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
+def test_ternary_files_of_bitnet(kind: str, tmp_path: Path) -> None:
+    """From the file to compiled code: ternary matrices stay exact, inputs have eight bits."""
+    sizes = SIZES | {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    model = random_model("bitnet", **sizes, num_hidden_layers=2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("_proj.weight"):
+                weight.copy_((weight * 30).round().clamp(-1, 1) / 32)
+    type_ = gguf.GGMLQuantizationType[kind]
+    kinds = {f"{name}.weight": type_ for name in BITNET_MATRICES}
+    path = write_gguf(tmp_path / "m.gguf", model, kinds)
+    ids = [5, 90, 0, 33, 7]
+    wanted = expected(model, ids)
+    exact = import_gguf(path, max_tokens=16)
+    np.testing.assert_allclose(logits(exact, ids, [5]), wanted, rtol=0, atol=1e-4 * wanted.max())
+    kept = apply_passes(import_gguf(path, max_tokens=16), "fuse,quantize{dtype=auto}")
+    formats = [op.format.data for op in kept.walk() if isinstance(op, LinearOp) and op.format]
+    assert formats == [Format(2, 256, 1)] * 10  # q, k and v are one layer
+    found = logits(kept, ids, [5])
+    assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+    compiled = kaoken.compile(path, out=tmp_path / "model", max_tokens=16)
+    assert isinstance(compiled, CompiledDecoder)
+    compiled.prefill(ids[:3])
+    last = [compiled.step(token).copy() for token in ids[3:]]
+    np.testing.assert_allclose(last, found[3:], rtol=0, atol=2e-3 * np.abs(found).max())
 
 
 @needs_stories

@@ -15,7 +15,7 @@ from xdsl.ir import Operation
 
 from kaoken.backend.printer.text import UNARY, add, binary, fill, multiply, unary, wrap
 from kaoken.backend.printer.types import c_name, element_type, short_name
-from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, DotOp, SelectOp
+from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, DotOp, LookupOp, SelectOp
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,17 @@ def _dot(op: Operation) -> Element:
     )
 
 
+def _lookup(op: Operation) -> Element:
+    assert isinstance(op, LookupOp)
+    name = f"lookup.{op.part.data}.{op.nibble.value.data}"
+    function = f"kk_lookup_{op.part.data}"
+
+    def scalar(table: str, at: str, word: str, acc: str) -> str:
+        return f"{function}(&{table}[{at}], {word}, {acc}, {4 * op.nibble.value.data})"
+
+    return Element(name, _result_type(op), scalar)
+
+
 def _sign_extend(op: Operation) -> Element:
     source, target = _operand_type(op), _result_type(op)
     if source != "i1":
@@ -348,6 +359,7 @@ _TABLE: dict[type[Operation], Describe] = {
     SelectOp: _select,
     ConvertOp: _round,
     DotOp: _dot,
+    LookupOp: _lookup,
     vector.FMAOp: _fma,
     math.FmaOp: _fma,
     math.AbsFOp: _function("abs", "fabs"),

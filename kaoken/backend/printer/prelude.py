@@ -102,6 +102,22 @@ _TEXTS = {
     }
     return acc;
 }""",
+    "kk_lookup_low": """static inline int32_t kk_lookup_low(
+    const int32_t *table, int32_t word, int32_t acc, int nibble)
+{
+    for (int i = 0; i < 32; i += 8) {
+        acc += (uint8_t)((uint32_t)table[(uint32_t)word >> (i + nibble) & 15] >> i);
+    }
+    return acc;
+}""",
+    "kk_lookup_high": """static inline int32_t kk_lookup_high(
+    const int32_t *table, int32_t word, int32_t acc, int nibble)
+{
+    for (int i = 0; i < 32; i += 8) {
+        acc += (int8_t)((uint32_t)table[(uint32_t)word >> (i + nibble) & 15] >> i);
+    }
+    return acc;
+}""",
     "kk_dot_bf16": """static inline float kk_dot_bf16(int32_t a, int32_t b, float acc)
 {
     acc += kk_f32_from_bf16((uint16_t)((uint32_t)a >> 16))

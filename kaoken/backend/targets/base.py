@@ -21,6 +21,7 @@ entry; what has neither entry nor operator is printed as a loop over the lanes.
 | `convert.f16.f32 .bf16.f32`  | from f16 or bf16, whose registers hold them as 16-bit integers |
 | `round.f32.u8`               | to the nearest integer, halves to even, saturating            |
 | `dot.ui8_i8 dot.ui7_i8 dot.bf16` | kaoken_loop.dot of words `{0}` and `{1}`, added to `{2}`      |
+| `lookup.low.0 .1 .high.0 .1`  | kaoken_loop.lookup in `{0}[{1}]` of word `{2}`, added to `{3}`  |
 | `sum max_of min_of .f32`     | all lanes in one scalar                                       |
 | `load.i1`                    | a mask from the bools at `{0}`                                |
 | `splat.i1 lane.i1 set.i1`    | masks: from a bool; lane `{1}` of `{0}`; set lane `{1}` to `{2}` |

@@ -68,6 +68,11 @@ _INSTRUCTIONS = {
     "dot.ui7_i8": "kk_dot_ui7_i8x8({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x8({0}, {1}, {2})",
     "convert.f16.f32": "_mm256_cvtph_ps((__m128i){0!u})",
+    **{
+        f"lookup.{part}.{nibble}": f"kk_lookup_{part}_x8(&{{0}}[{{1}}], {{2}}, {{3}}, {nibble})"
+        for part in ("low", "high")
+        for nibble in (0, 1)
+    },
     "splat.i1": "(kk_i32x8)_mm256_set1_epi32(-({0!u}))",
     "lane.i1": "{0!u}[{1}] != 0",
     "set.i1": "{0}[{1}] = -({2!u});",
@@ -114,6 +119,28 @@ _DOT_BF16 = """static inline kk_f32x8 kk_dot_bf16x8(kk_i32x8 a, kk_i32x8 b, kk_f
     return _mm256_fmadd_ps((kk_f32x8)(a << 16), (kk_f32x8)(b << 16), sum);
 }"""
 
+# vpshufb looks up in 16 bytes, four values of a nibble: each quarter of the table gives what is its
+# own, and zeros where the highest bit of a place says so.
+_LOOKUP = """static inline kk_i32x8 kk_lookup_{part}_x8(
+    const int32_t *table, kk_i32x8 word, kk_i32x8 acc, int nibble)
+{{
+    const __m256i moved = nibble ? _mm256_srli_epi32((__m256i)word, 2)
+                                 : _mm256_slli_epi32((__m256i)word, 2);
+    const __m256i at = _mm256_or_si256(_mm256_and_si256(moved, _mm256_set1_epi32(0x3c3c3c3c)),
+                                       _mm256_set1_epi32(0x03020100));
+    __m256i bytes = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {{
+        const __m128i quarter = _mm_loadu_si128((const __m128i *)(table + 4 * i));
+        const __m256i place = _mm256_xor_si256(at, _mm256_set1_epi8((char)(i << 4)));
+        bytes = _mm256_or_si256(bytes, _mm256_shuffle_epi8(
+            _mm256_broadcastsi128_si256(quarter),
+            _mm256_add_epi8(place, _mm256_set1_epi8(0x70))));
+    }}
+    const __m256i ones = _mm256_set1_epi8(1);
+    const __m256i pairs = _mm256_maddubs_epi16({order});
+    return acc + (kk_i32x8)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}}"""
+
 TARGET = TargetDescription(
     name="x86-64-v3",
     rank=3,
@@ -134,6 +161,8 @@ TARGET = TargetDescription(
         "kk_dot_ui8_i8x8": _DOT_UI8_I8,
         "kk_dot_ui7_i8x8": _DOT_UI7_I8,
         "kk_dot_bf16x8": _DOT_BF16,
+        "kk_lookup_low_x8": _LOOKUP.format(part="low", order="bytes, ones"),
+        "kk_lookup_high_x8": _LOOKUP.format(part="high", order="ones, bytes"),
         "kk_sum_f32x8": _fold("kk_sum_f32x8", "add"),
         "kk_max_of_f32x8": _fold("kk_max_of_f32x8", "max"),
         "kk_min_of_f32x8": _fold("kk_min_of_f32x8", "min"),

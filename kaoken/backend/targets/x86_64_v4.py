@@ -94,6 +94,11 @@ _INSTRUCTIONS = {
 
 _DPBUSD = "(kk_i32x16)_mm512_dpbusd_epi32((__m512i){2!u}, (__m512i){0!u}, (__m512i){1!u})"
 _VNNI = {"dot.ui8_i8": _DPBUSD, "dot.ui7_i8": _DPBUSD}
+_VBMI = {
+    f"lookup.{part}.{nibble}": f"kk_lookup_{part}_x16(&{{0}}[{{1}}], {{2}}, {{3}}, {nibble})"
+    for part in ("low", "high")
+    for nibble in (0, 1)
+}
 _BF16 = {
     "dot.bf16": "_mm512_dpbf16_ps({2}, (__m512bh){0!u}, (__m512bh){1!u})",
     "convert.f32.bf16": "(kk_bf16x16)_mm512_cvtneps_pbh({0})",
@@ -110,7 +115,26 @@ _AMX = {
     "tile.dot.ui8_i8": "_tile_dpbusd({0}, {1}, {2});",
     "tile.dot.i8_i8": "_tile_dpbssd({0}, {1}, {2});",
 }
+# vpermb looks up in 64 bytes: those of a nibble's 16 values, for each byte of a word.
+_LOOKUP = """static inline kk_i32x16 kk_lookup_{part}_x16(
+    const int32_t *table, kk_i32x16 word, kk_i32x16 acc, int nibble)
+{{
+    const __m512i four = _mm512_set1_epi32(0x3c3c3c3c), place = _mm512_set1_epi32(0x03020100);
+    const __m512i moved = nibble ? _mm512_srli_epi32((__m512i)word, 2)
+                                 : _mm512_slli_epi32((__m512i)word, 2);
+    const __m512i at = _mm512_ternarylogic_epi32(moved, four, place, 0xea);
+    const __m512i bytes = _mm512_permutexvar_epi8(at, _mm512_loadu_si512(table));
+    const __m512i ones = _mm512_set1_epi8(1);
+#ifdef __AVX512VNNI__
+    return (kk_i32x16)_mm512_dpbusd_epi32((__m512i)acc, {order});
+#else
+    const __m512i pairs = _mm512_maddubs_epi16({order});
+    return acc + (kk_i32x16)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#endif
+}}"""
 _HELPERS = {
+    "kk_lookup_low_x16": _LOOKUP.format(part="low", order="bytes, ones"),
+    "kk_lookup_high_x16": _LOOKUP.format(part="high", order="ones, bytes"),
     # Shapes are loaded only when they change, since that takes long. GCC's intrinsics do not say
     # what memory they read: the barriers do.
     "kk_shape_tiles": """static inline int64_t kk_shape_tiles(
@@ -208,6 +232,7 @@ TARGET = TargetDescription(
             costs={"dot.bf16": 4.0},
             suits=lambda: _is_intel() and not _tiles_are_granted(),
         ),
+        "vbmi": Feature(("avx512vbmi",), ("-mavx512vbmi",), _VBMI),
         "amx": Feature(
             ("amx_tile", "amx_bf16", "amx_int8"),
             ("-mamx-tile", "-mamx-bf16", "-mamx-int8"),

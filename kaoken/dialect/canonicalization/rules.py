@@ -44,6 +44,8 @@ LINEAR_OPERANDS = (
     "weight_scale",
     "weight_min",
     "weight_supers",
+    "nonzeros",
+    "tables",
 )
 _LINEAR_PROPERTIES = (
     "activation",
@@ -52,6 +54,7 @@ _LINEAR_PROPERTIES = (
     "out_features",
     "input_zero_point",
     "format",
+    "density",
     "schedule",
 )
 _SMALL_BYTES = 64

@@ -11,7 +11,15 @@ from xdsl.ir import Dialect
 
 from kaoken.dialect.kaoken_loop.loops import KIND, NAME, PARALLEL, REDUCTION, UNROLL
 from kaoken.dialect.kaoken_loop.memory import PrefetchOp, StateOp, ViewOp, WeightOp
-from kaoken.dialect.kaoken_loop.products import ContractOp, DotKind, DotKindAttr, DotOp
+from kaoken.dialect.kaoken_loop.products import (
+    BytePart,
+    BytePartAttr,
+    ContractOp,
+    DotKind,
+    DotKindAttr,
+    DotOp,
+    LookupOp,
+)
 from kaoken.dialect.kaoken_loop.team import (
     BarrierOp,
     NumThreadsOp,
@@ -35,10 +43,11 @@ KaokenLoop = Dialect(
         PrefetchOp,
         ConvertOp,
         DotOp,
+        LookupOp,
         CompareOp,
         SelectOp,
         StepOp,
         ContractOp,
     ],
-    [TeamType, TimersType, DotKindAttr],
+    [TeamType, TimersType, BytePartAttr, DotKindAttr],
 )

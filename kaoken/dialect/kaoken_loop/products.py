@@ -83,6 +83,53 @@ class DotOp(IRDLOperation):
         )
 
 
+class BytePart(StrEnum):
+    """Which bytes of sums a table holds: the low ones, unsigned, or the high ones, signed."""
+
+    LOW = "low"
+    HIGH = "high"
+
+
+@irdl_attr_definition
+class BytePartAttr(EnumAttribute[BytePart], SpacedOpaqueSyntaxAttribute):
+    name = "kaoken_loop.byte_part"
+
+
+@irdl_op_definition
+class LookupOp(IRDLOperation):
+    """`acc` plus what a table says for a nibble of each of the four bytes of an i32, lane by lane.
+
+    The 16 words of `table` from `at` on hold a byte for each value of a nibble, in the place of the
+    byte that it stands in: `nibble` 0 is the lower one. All lanes look up in the same table.
+    """
+
+    name = "kaoken_loop.lookup"
+
+    part = prop_def(BytePartAttr)
+    nibble = prop_def(IntegerAttr)
+    table = operand_def(AnyMemRef)
+    at = operand_def(IndexType)
+    word = operand_def()
+    acc = operand_def()
+    result = result_def()
+
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$part $table `[` $at `]` `,` $word `,` $acc attr-dict "
+        "`:` type($table) `,` type($word) `,` type($acc) `->` type($result)"
+    )
+
+    def __init__(
+        self, part: BytePart, nibble: int, table: SSAValue, at: SSAValue, *values: SSAValue
+    ):
+        super().__init__(
+            operands=[table, at, *values],
+            properties={"part": BytePartAttr(part), "nibble": IntegerAttr(nibble, i64)},
+            result_types=[values[-1].type],
+        )
+
+
 @irdl_op_definition
 class ContractOp(IRDLOperation):
     """A product of two matrices of words: what a matrix unit computes.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xdsl.dialects.builtin import (
     BoolAttr,
     FloatAttr,
@@ -67,6 +69,10 @@ class LinearOp(KaokenOp):
     integers that are scales and minima are worth, [N, S] or [N, 2 S]. Panels of codes hold bytes
     that are full of them, by words, [ceil(N/R), words, R, 4], those of scales and minima are
     [ceil(N/R), G, R], of super-blocks [ceil(N/R), S or 2 S, R].
+
+    Two operands make a single row quicker and change no result: `nonzeros` lists which of its steps
+    are not zero (`kaoken.nonzeros`), `tables` are its sums for all codes (`kaoken.lookup_tables`).
+    `density` is the share of a single row's inputs that is not zero, where that is known.
     """
 
     name = "kaoken.linear"
@@ -81,6 +87,8 @@ class LinearOp(KaokenOp):
     weight_scale = opt_operand_def(AnyTensor)
     weight_min = opt_operand_def(AnyTensor)
     weight_supers = opt_operand_def(AnyTensor)
+    nonzeros = opt_operand_def(AnyTensor)
+    tables = opt_operand_def(AnyTensor)
 
     activation = prop_def(ActivationAttr, default_value=ActivationAttr(Activation.NONE))
     norm = prop_def(NormAttr, default_value=NormAttr(Norm.NONE))
@@ -88,6 +96,7 @@ class LinearOp(KaokenOp):
     out_features = opt_prop_def(IntegerAttr)
     input_zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
     format = opt_prop_def(FormatAttr)
+    density = opt_prop_def(FloatAttr)
     schedule = opt_prop_def(ScheduleAttr)
 
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
@@ -101,6 +110,8 @@ class LinearOp(KaokenOp):
         "(`weight_scale` $weight_scale^ `:` type($weight_scale))? "
         "(`weight_min` $weight_min^ `:` type($weight_min))? "
         "(`weight_supers` $weight_supers^ `:` type($weight_supers))? "
+        "(`nonzeros` $nonzeros^ `:` type($nonzeros))? "
+        "(`tables` $tables^ `:` type($tables))? "
         "attr-dict `:` type($input) `,` type($weight) `->` type($result)"
     )
 
@@ -145,7 +156,7 @@ class LinearOp(KaokenOp):
             unify(x[-1], w[1], "input's last size and weight's K")
         n = self._outputs(w)
         result = (*x[:-1], n)
-        rest = list(operands[2:])
+        rest = self._without_helpers(operands[2:])
         if self.bias is not None:
             expect_vector(rest.pop(0), n, "bias")
         if self.residual is not None:
@@ -159,6 +170,16 @@ class LinearOp(KaokenOp):
             self._verify_groups(rest, w, n)
         self._verify_norm()
         return result
+
+    def _without_helpers(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """The shapes of operands but those that only make a single row quicker."""
+        helpers = sum(v is not None for v in (self.nonzeros, self.tables))
+        kept = list(shapes[: len(shapes) - helpers])
+        if any(len(shape) != 1 for shape in shapes[len(kept) :]):
+            raise VerifyException("nonzeros and tables are lists")
+        if self.tables is not None and self.format is None:
+            raise VerifyException("tables belong to a weight with a format")
+        return kept
 
     def _rows_of_blocks(self, x: Shape, w: Shape) -> Shape:
         """The input's shape without the blocks that its rows are in."""

@@ -35,6 +35,7 @@ from kaoken.dialect.reference.linear import LinearFunctions
 from kaoken.dialect.reference.quant import QuantFunctions
 from kaoken.dialect.reference.results import Array, Arrays
 from kaoken.dialect.reference.rows import RowFunctions
+from kaoken.dialect.reference.single_row import SingleRowFunctions
 from kaoken.dialect.reference.tensor import TensorFunctions
 from kaoken.dialect.reference.tokens import TokenFunctions
 from kaoken.dtypes import dense_array, numpy_dtype
@@ -103,6 +104,7 @@ class KaokenFunctions(
     QuantFunctions,
     DecoderFunctions,
     TensorFunctions,
+    SingleRowFunctions,
 ):
     """The implementations for xDSL's Interpreter; one object serves one run."""
 

@@ -33,10 +33,13 @@ from xdsl.ir import SSAValue
 from kaoken.dialect.dims import product
 from kaoken.dialect.formats import Format
 from kaoken.dialect.kaoken_loop import DotKind, DotOp
+from kaoken.dialect.lookup import TABLES
 from kaoken.dialect.nn import BLOCK_EXTRA, LinearOp
 from kaoken.errors import KaokenError
 from kaoken.passes.lowering.kernel import Kernel, as_f32
+from kaoken.passes.lowering.lookup import add_lookups, total_of_tables
 from kaoken.passes.lowering.nest import Index
+from kaoken.passes.lowering.skipping import NonzeroSteps
 
 _BYTE = 0x01010101
 _SIGNS = -0x7F7F7F80
@@ -63,6 +66,10 @@ class FewBitsBuffers:
     minimum: SSAValue | None
     supers: SSAValue | None
     """What scales and minima are worth in each super-block."""
+    nonzeros: NonzeroSteps | None = None
+    """Which chunks of a single row are to be multiplied, where others are passed over."""
+    tables: SSAValue | None = None
+    """Sums for all codes of a single row."""
 
     @property
     def chunks(self) -> int:
@@ -183,6 +190,8 @@ def _sum_of_codes(
     kernel: Kernel, b: FewBitsBuffers, i: SSAValue, g: SSAValue, read: Read
 ) -> SSAValue:
     """The exact sum of a group's codes times its inputs."""
+    if b.tables is not None:
+        return _sum_by_tables(kernel, b, b.tables, g, read)
     planes = b.format.planes
     kind = DotKind.UI8_I8 if b.format.bits == 8 else DotKind.UI7_I8
     shifts = [0] * planes if b.chunks < _LONG_GROUP else places_in_byte(b.format)
@@ -199,11 +208,37 @@ def _sum_of_codes(
         return sums
 
     starts = [kernel.constant(0, i32)] * planes
-    sums = kernel.reduce("k", b.chunks, starts, chunk)
+    sums = _over_chunks(kernel, b, g, starts, chunk)
     total, *rest = (_shifted_down(kernel, one, by) for one, by in zip(sums, shifts, strict=True))
     for one in rest:
         total = kernel.insert(arith.AddiOp(total, one))
     return total
+
+
+def _over_chunks(
+    kernel: Kernel,
+    b: FewBitsBuffers,
+    g: SSAValue,
+    starts: list[SSAValue],
+    chunk: Callable[[SSAValue, list[SSAValue]], list[SSAValue]],
+) -> list[SSAValue]:
+    """Sums over a group's chunks, those that are listed if there is a list."""
+    if b.nonzeros is not None:
+        return b.nonzeros.fold(kernel, g, starts, chunk)
+    return kernel.reduce("k", b.chunks, starts, chunk)
+
+
+def _sum_by_tables(
+    kernel: Kernel, b: FewBitsBuffers, tables: SSAValue, g: SSAValue, read: Read
+) -> SSAValue:
+    """The same by what tables say for each nibble of the codes."""
+
+    def chunk(k: SSAValue, sums: list[SSAValue]) -> list[SSAValue]:
+        number = b.place(kernel, g, k, 0)
+        return add_lookups(kernel, tables, number, read(b.w, number), sums)
+
+    starts = [kernel.constant(0, i32)] * TABLES
+    return total_of_tables(kernel, _over_chunks(kernel, b, g, starts, chunk))
 
 
 def _shifted_down(kernel: Kernel, total: SSAValue, by: int) -> SSAValue:

@@ -20,7 +20,7 @@ Weights of few bits are summed group by group (`lowering/few_bits.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import MemRefType, bf16, f32, i32
@@ -44,6 +44,7 @@ from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.panels import panel_of
 from kaoken.passes.lowering.scalars import emit_activation
+from kaoken.passes.lowering.skipping import NonzeroSteps, single_row, unless_single
 from kaoken.passes.lowering.unpacked import UNPACKED_ROWS, UnpackedGroups, UnpackedPanels
 
 WORD_BYTES = 4
@@ -85,6 +86,10 @@ class _Linear:
     """The rows that the schedule's `tile(i, R)` lets pass unpacked codes together; 0: none."""
     is_rounded: bool
     """Whether the result is bf16, for sums of f32."""
+    nonzeros: NonzeroSteps | None
+    """Which steps of a single row are to be multiplied, where others are passed over."""
+    tables: SSAValue | None
+    """Sums for all codes of a single row."""
 
 
 def lower_linear(op: LinearOp, kernel: Kernel) -> None:
@@ -165,6 +170,8 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         op.schedule is not None and bool(op.schedule.all("tensorize")),
         _row_block(op),
         op.is_rounded,
+        _nonzeros(op, kernel, few_bits.groups if few_bits else -(-k // SUM_BLOCK)),
+        None if op.tables is None else kernel.buffer("tables", op.tables),
     )
 
 
@@ -210,6 +217,12 @@ def _word(kernel: Kernel, linear: _Linear, i: SSAValue, k: SSAValue) -> SSAValue
     return kernel.load(linear.x, panel, i, kernel.affine(lambda k: k % words, k))
 
 
+def _nonzeros(op: LinearOp, kernel: Kernel, blocks: int) -> NonzeroSteps | None:
+    if op.nonzeros is None:
+        return None
+    return NonzeroSteps(kernel.buffer("nonzeros", op.nonzeros), blocks)
+
+
 def _row_block(op: LinearOp) -> int:
     tiles = [] if op.schedule is None else op.schedule.all("tile")
     return next((int(size) for name, size in (d.args for d in tiles) if name == "i"), 0)
@@ -234,6 +247,9 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
     if linear.few_bits is not None and linear.row_block:
         _unpacked_nest(kernel, linear, m, linear.few_bits)
         rows, first = rows.rest(UNPACKED_ROWS), _first_of_rest(kernel, m)
+    if linear.nonzeros is not None or linear.tables is not None:
+        _single_row_nest(kernel, linear, m)
+        rows = unless_single(kernel, rows, m)
     if rows.constant == 0:
         return
     with (
@@ -243,6 +259,30 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
     ):
         i = row if first == 0 else kernel.affine(lambda a, b: a + b, first, row)
         _output(kernel, linear, i, (p, lane), lambda w, k: kernel.load(w, p, k, lane))
+
+
+def _single_row_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
+    """One row, of which zeros are passed over, or whose products are looked up."""
+    assert isinstance(linear.weight.type, MemRefType)
+    panels, _, width = linear.weight.type.get_shape()
+    few_bits, nonzeros = linear.few_bits, linear.nonzeros
+    if few_bits is not None:
+        few_bits = replace(few_bits, nonzeros=nonzeros, tables=linear.tables)
+    with (
+        kernel.parallel("row", single_row(kernel, m)) as i,
+        kernel.parallel("n0", panels) as p,
+        kernel.parallel("n1", width) as lane,
+    ):
+
+        def weight(w: SSAValue, k: Index) -> SSAValue:
+            return kernel.load(w, p, k, lane)
+
+        start = _start(kernel, linear, (p, lane))
+        if few_bits is not None:
+            value = sum_of_groups(kernel, few_bits, i, start, weight)
+        else:
+            value = _float_sum(kernel, linear, i, (p, lane), weight, nonzeros)
+        _finish(kernel, linear, i, (p, lane), value)
 
 
 def _first_of_rest(kernel: Kernel, m: Index) -> Index:
@@ -314,9 +354,15 @@ def _start(kernel: Kernel, linear: _Linear, column: Columns) -> SSAValue:
 
 
 def _float_sum(
-    kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor
+    kernel: Kernel,
+    linear: _Linear,
+    i: SSAValue,
+    column: Columns,
+    weight: Factor,
+    nonzeros: NonzeroSteps | None = None,
 ) -> SSAValue:
-    """Block by block, so that rounding errors grow with the blocks and not with all of k."""
+    """Block by block, so that rounding errors grow with the blocks and not with all of k; of each
+    block the steps that are listed, if there is a list."""
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
         w = weight(linear.weight, k)
@@ -326,15 +372,19 @@ def _float_sum(
         op = math.FmaOp(x, w, acc) if linear.dot is None else DotOp(linear.dot, x, w, acc)
         return kernel.insert(op)
 
-    def block(first: Index, size: int) -> SSAValue:
-        return kernel.fold(
-            "k",
-            size,
-            kernel.constant(0.0, f32),
-            lambda k, acc: step(kernel.affine(lambda f, k: f * SUM_BLOCK + k, first, k), acc),
-        )
+    def block(first: Index, size: int, start: SSAValue | None = None) -> SSAValue:
+        start = kernel.constant(0.0, f32) if start is None else start
+
+        def one(k: SSAValue, acc: SSAValue) -> SSAValue:
+            return step(kernel.affine(lambda f, k: f * SUM_BLOCK + k, first, k), acc)
+
+        if nonzeros is None:
+            return kernel.fold("k", size, start, one)
+        return nonzeros.fold(kernel, first, [start], lambda k, accs: [one(k, accs[0])])[0]
 
     start = _start(kernel, linear, column)
+    if linear.k <= SUM_BLOCK and nonzeros is not None:
+        return block(0, linear.k, start)
     if linear.k <= SUM_BLOCK or linear.is_tensor:
         return kernel.fold("k", linear.k, start, step)
     blocks, rest = divmod(linear.k, SUM_BLOCK)

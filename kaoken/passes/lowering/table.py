@@ -7,8 +7,9 @@ from typing import Any
 
 from xdsl.ir import Operation
 
-from kaoken.dialect import decoder, nn, quant, tensor
-from kaoken.passes.lowering import attention, embedding, linear, pointwise, rows
+from kaoken.dialect import decoder, nn, quant, sparsity, tensor
+from kaoken.dialect.lookup import LookupTablesOp
+from kaoken.passes.lowering import attention, embedding, linear, lookup, pointwise, rows, skipping
 from kaoken.passes.lowering import decoder as decoder_lowering
 from kaoken.passes.lowering import quant as quant_lowering
 from kaoken.passes.lowering.kernel import Kernel
@@ -31,6 +32,8 @@ LOWERINGS: dict[type[Operation], Callable[[Any, Kernel], None]] = {
     quant.QuantizeBlocksOp: quant_lowering.lower_quantize_blocks,
     quant.DequantizeOp: quant_lowering.lower_dequantize,
     quant.FakeQuantizeOp: quant_lowering.lower_fake_quantize,
+    sparsity.NonzerosOp: skipping.lower_nonzeros,
+    LookupTablesOp: lookup.lower_lookup_tables,
     nn.GeluOp: pointwise.lower_activation,
     nn.ReluOp: pointwise.lower_activation,
     nn.SiluOp: pointwise.lower_activation,

@@ -37,7 +37,7 @@ from xdsl.ir.affine import (
 )
 from xdsl.rewriter import InsertPoint
 
-from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, SelectOp, StepOp
+from kaoken.dialect.kaoken_loop import CompareOp, ConvertOp, LookupOp, SelectOp, StepOp
 
 _LANE_INTEGERS = (1, 8, 32)
 """Widths of integers that vectors may hold."""
@@ -174,6 +174,10 @@ class Widener:
             case arith.SelectOp() if not self.is_varying(op.cond):
                 lhs, rhs = self.vector(op.lhs), self.vector(op.rhs)
                 return arith.SelectOp(self.scalar(op.cond), lhs, rhs)
+            case LookupOp():
+                table = [self.scalar(op.table), self.scalar(op.at)]
+                values = [self.vector(op.word), self.vector(op.acc)]
+                return LookupOp(op.part.data, op.nibble.value.data, *table, *values)
             case arith.IndexCastOp() if op.result.type == i32:
                 form = self.form(op.input)
                 return StepOp(form.base, form.strides, self.shape)

@@ -64,6 +64,10 @@ def compile(
     group_size: GroupSize = GROUP_SIZE,
     policy: Policy = None,
     budget: Budget = None,
+    density: Annotated[
+        float | None,
+        typer.Option(help="Share of numbers behind a ReLU that is not zero: others are skipped."),
+    ] = None,
     kv: Kv = "f32",
     cc: CC = None,
     batch: Annotated[
@@ -107,6 +111,7 @@ def compile(
         group_size=group_size,
         policy=policy,
         budget=budget,
+        density=density,
     )
     run_compile(Path(model), out, emit, options, max_tokens, max_batch, head)
 
