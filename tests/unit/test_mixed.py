@@ -165,8 +165,8 @@ def test_files_are_as_large_as_codes_scales_and_head(dtype: str, tmp_path: Path)
     ("budget", "most", "counted"),
     [
         ("6.5", 6.5 / 8 * (960 * 256 + 2 * 512 * 256), SHAPES),
-        ("0.3MB", 0.3e6, SHAPES),
-        ("0.28MB/token", 0.28e6, SHAPES),
+        ("0.4MB", 0.4e6, SHAPES),
+        ("0.38MB/token", 0.38e6, SHAPES),
     ],
 )
 def test_budgets_are_used_and_kept(

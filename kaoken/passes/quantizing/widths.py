@@ -40,7 +40,8 @@ from kaoken.rounding import Grid, grid_of, rounded
 
 _LAYERS = (EDGE, "int6", "int5", "int4", "int3", "int2", "ternary", "int1")
 _EDGES = (EDGE, "int6")
-"""What weights may become; tables of embeddings and the layer of logits keep six bits or more."""
+"""What weights may become; tables of embeddings and the layer of logits keep six bits or more, and
+eight where no samples tell what fewer would cost."""
 _ROWS = 64
 """Of a weight so many rows tell how large its errors are."""
 _PROBE = "int3"
@@ -174,13 +175,14 @@ def _menus(
     found: list[list[Width]] = []
     for site in sites:
         weight, seen = work.value(site.weight), moments.get(site.weight)
+        edges = _EDGES if effects.are_measured else _EDGES[:1]
         try:
             factor = _factor(site, weight, seen, effects, group)
             menu = [
                 Width(
                     name, grid.stored_bytes(*site.shape), factor * _error(weight, seen, name, group)
                 )
-                for name in (_EDGES if site.is_edge else _LAYERS)
+                for name in (edges if site.is_edge else _LAYERS)
                 if (grid := _grid(name, group)) is not None
             ]
         except KaokenError as error:
