@@ -40,7 +40,7 @@ def test_unknown_target_lists_the_known() -> None:
 
 
 def test_unknown_feature_lists_the_known() -> None:
-    known = "vnni, bf16, slow-bf16, amx"
+    known = "vnni, bf16, slow-bf16, vbmi, amx"
     with pytest.raises(KaokenError, match=rf"no feature 'sme'; known features: {known}"):
         TargetMachine.parse("x86-64-v4+sme")
 

@@ -370,7 +370,8 @@ def test_errors_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
         kaoken_opt.main([str(source), "-p", f'apply-schedule{{file="{schedule}"}}'])
     assert capsys.readouterr().err == (
         "error: bad.schedule:3:5: unknown directive vectorise, did you mean vectorize? Known: "
-        "literal, order, panel, parallel, prefetch, tensorize, tile, unroll, vectorize\n"
+        "literal, lookup, order, panel, parallel, prefetch, skip, tensorize, tile, unroll, "
+        "vectorize\n"
         "        vectorise(h_in)\n"
         "        ^^^^^^^^^\n"
     )
