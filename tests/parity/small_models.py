@@ -34,7 +34,7 @@ SMALL = {
 
 def small_config(kind: str, **special: Any) -> Any:
     """A configuration of an architecture, with those of the sizes that it knows."""
-    config = transformers.CONFIG_MAPPING[kind]
+    config: Any = transformers.CONFIG_MAPPING[kind]
     plain = config()
     aliases = config.attribute_map
     known = {
