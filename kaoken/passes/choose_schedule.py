@@ -5,9 +5,9 @@ and tested as text. Ops that carry a schedule already keep it.
 
     %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
 ->
-    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(16), tile(m, 512), tile(m_in, 8),
+    %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(16), tile(m, 128), tile(m_in, 8),
            tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1),
-           prefetch(k, 16), prefetch(n0, 1), parallel(n0)>} : ...
+           prefetch(k, 16), prefetch(n0, 1), unroll(k, 4), parallel(n0)>} : ...
 
 Directives, as the loop passes read them:
 
@@ -65,6 +65,10 @@ AHEAD_PAGES = 8 * 4096
 """The same for the one stream of a matrix unit, whose pages are fetched side by side."""
 MAX_VECTORS = 4
 """The most registers in a row of a tile."""
+WRITTEN_OUT = 96
+"""The most products of registers in a round of a loop."""
+DOT_SPARE = 2
+"""The registers that a product of narrow numbers needs beside sums and weights."""
 FEW_BITS_SPARE = 8
 """The registers that unpacking codes needs."""
 MAX_UNROLL = 4
@@ -138,38 +142,38 @@ class RegisterTile:
     """Columns of a panel."""
 
 
-def register_tile(n: int, machine: TargetMachine) -> RegisterTile:
+def register_tile(n: int, machine: TargetMachine, spare: int = 1) -> RegisterTile:
     """The accumulator tile of a matrix product with n columns, in three quarters of the registers.
 
-    Panels of one cache line make a stream of lines each, which a CPU fetches ahead better than one
-    wide stream. Columns that they do not divide are in wide panels, so that few are wasted.
+    Beside weights, a step needs `spare` registers. Panels of one register that is a cache line make
+    a stream of lines each, which a CPU fetches ahead better than one wide stream. Columns that they
+    do not divide are in wide panels, so that few are wasted.
     """
     lanes = machine.lanes(FLOAT_BITS)
     accumulators = machine.vector_registers * 3 // 4
-    line = LINE_BYTES * 8 // FLOAT_BITS
-    unit = line if n % line == 0 and lanes < line <= MAX_VECTORS * lanes else lanes
+    weight = 3 * (machine.vector_bytes or LINE_BYTES) / LINE_BYTES
 
     def cost(vectors: int) -> tuple[bool, float, float]:
         """A last panel that is not full; columns computed (to 10 %); loads of a step of k for each
-        product, where weights count thrice: they come from the second cache, inputs from the
-        first."""
+        product, where a line of weights counts thrice: it comes from the second cache, inputs from
+        the first."""
         rows, width = accumulators // vectors, vectors * lanes
         uneven = n % lanes == 0 and n % width > 0
         padded = -(-n // width) * width
-        return (uneven, round(padded / n, 1), (rows + 3 * vectors) / (rows * vectors))
+        return (uneven, round(padded / n, 1), (rows + weight * vectors) / (rows * vectors))
 
-    choices = range(unit // lanes, min(MAX_VECTORS, accumulators) + 1, unit // lanes)
-    vectors = min(choices, key=cost)
+    fitting = machine.vector_registers - accumulators - spare
+    vectors = min(range(1, max(1, min(MAX_VECTORS, fitting)) + 1), key=cost)
     rows, width = min(accumulators // vectors, MAX_ROWS), vectors * lanes
-    if n % width or unit * 32 < LINE_BYTES * 8:
+    if n % width or machine.vector_bytes < LINE_BYTES:
         return RegisterTile(rows, 1, width)
-    return RegisterTile(rows, width // unit, unit)
+    return RegisterTile(rows, vectors, lanes)
 
 
-def row_block(k: int, rows: int, machine: TargetMachine) -> int:
-    """Rows that go through all panels together: as many as twice the L2 cache holds as floats, but
-    so many that reading the weights again for each block costs little."""
-    fitting = 2 * machine.l2_bytes // (k * FLOAT_BITS // 8)
+def row_block(k: int, rows: int, room: int) -> int:
+    """Rows that go through all panels together: as many as `room` bytes hold as floats, but so many
+    that reading the weights again for each block costs little."""
+    fitting = room // (k * FLOAT_BITS // 8)
     wanted = min(max(fitting, MIN_ROW_BLOCK), MAX_ROW_BLOCK)
     return -(-wanted // rows) * rows
 
@@ -180,17 +184,22 @@ def _linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     if machine.matrix_unit is not None and tensor_type(op.input).element_type in NARROW:
         return _tensor_linear(op, machine, machine.matrix_unit)
     skips = may_skip(op, machine)
-    tile = _wide_tile(op.n, machine) if skips else register_tile(op.n, machine)
+    is_narrow = tensor_type(op.weight).element_type in NARROW
+    spare = DOT_SPARE if is_narrow else 1
+    tile = _wide_tile(op.n, machine) if skips else register_tile(op.n, machine, spare)
+    # Of floats there is room for the panels and the results beside the rows.
+    room = 2 * machine.l2_bytes if is_narrow else machine.l2_bytes // 3
     columns = ("n0_in", "n1") if tile.panels > 1 else ("n1",)
     split = [("tile", "n0", tile.panels)] if tile.panels > 1 else []
     return _directives(
         ("panel", tile.width),
-        ("tile", "m", row_block(op.k, tile.rows, machine)),
+        ("tile", "m", row_block(op.k, tile.rows, room)),
         ("tile", "m_in", tile.rows),
         *split,
         ("order", "m", "n0", "m_in", "m_in_in", *columns),
         ("vectorize", "m_in_in", *columns),
         *_weights_ahead(_words(op), tile, machine),
+        *(() if is_narrow or skips else _written_out(tile, machine)),
         *(_skipping(tile.width * FLOAT_BITS // 8) if skips else []),
         ("parallel", "n0"),
     )
@@ -234,6 +243,14 @@ def _skipping(step_bytes: int) -> list[tuple[str | int, ...]]:
     return [("skip", "k"), ("vectorize", "n1"), ("prefetch", LISTED, ahead)]
 
 
+def _written_out(tile: RegisterTile, machine: TargetMachine) -> Iterator[tuple[str | int, ...]]:
+    """So many steps of k that a round of the loop has work for some dozens of cycles."""
+    lanes = machine.lanes(FLOAT_BITS)
+    steps = WRITTEN_OUT // (tile.rows * tile.panels * tile.width // lanes)
+    if machine.vector_bytes and steps > 1:
+        yield ("unroll", "k", steps)
+
+
 def _weights_ahead(
     k: int, tile: RegisterTile, machine: TargetMachine
 ) -> Iterator[tuple[str | int, ...]]:
@@ -261,7 +278,7 @@ def _few_bits_linear(op: LinearOp, machine: TargetMachine) -> ScheduleAttr:
     ahead = [("prefetch", "k", distance)] if machine.vector_bytes else []
     return _directives(
         ("panel", width),
-        ("tile", "m", row_block(op.k, rows, machine)),
+        ("tile", "m", row_block(op.k, rows, 2 * machine.l2_bytes)),
         ("tile", "m_in", rows),
         ("order", "m", "n0", "m_in", "m_in_in", "n1"),
         *unpacked,
@@ -348,7 +365,7 @@ def _tensor_linear(op: LinearOp, machine: TargetMachine, unit: MatrixUnit) -> Sc
     is_blocked = block < words
     return _directives(
         ("panel", width),
-        ("tile", "m", row_block(op.k, rows, machine)),
+        ("tile", "m", row_block(op.k, rows, 2 * machine.l2_bytes)),
         ("tile", "m_in", rows),
         *([("tile", "k", block)] if is_blocked else []),
         ("order", "m", "n0", "m_in", "m_in_in", "n1"),

@@ -16,7 +16,8 @@ A panel of weights serves all tiles of rows, so memory has the time of them all 
           vector.transfer_read %w[%n0, %k, %zero]
 
 So `%place` goes once through the next panels as they lie in memory, while the tiles go many times
-through these. Only whole tiles ask: fewer rows wait for memory whatever is asked for.
+through these. Only whole tiles ask: fewer rows wait for memory whatever is asked for. What `prefetch(k,
+D)` asked to have in the second cache is there then, so whole tiles no longer ask for it.
 """
 
 from __future__ import annotations
@@ -138,7 +139,18 @@ def _ask(stream: _Stream, loop: affine.ForOp, distance: int, steps: int) -> None
     place = builder.insert(arith.MuliOp(at, stride)).result
     next_ = _affine(builder, AffineExpr.dimension(0) + step * distance, induction_variable(loop))
     inner = [zero] * (len(read.indices) - 2)
+    _forget(read)
     builder.insert(PrefetchOp(read.source, [next_, *inner, place], SECOND_CACHE))
+
+
+def _forget(read: vector.TransferReadOp) -> None:
+    """Leave out the hints around a read that ask for a later step's part of it in the cache that
+    the round before brought it to."""
+    assert read.parent is not None
+    for op in list(read.parent.ops):
+        if isinstance(op, PrefetchOp) and op.memref is read.source and op.locality.value.data == SECOND_CACHE:
+            op.detach()
+            op.erase()
 
 
 def _first_read(read: vector.TransferReadOp) -> Operation:

@@ -10,9 +10,9 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
   %w = kaoken.weight "w" : tensor<3072x768xf32>
   %g = kaoken.weight "g" : tensor<3072xf32>
   // CHECK: kaoken.linear
-  // CHECK-SAME: schedule = #kaoken.schedule<panel(16), tile(m, {{[0-9]+}}), tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
+  // CHECK-SAME: schedule = #kaoken.schedule<panel(16), tile(m, 128), tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), unroll(k, 4), parallel(n0)>
   // V3: kaoken.linear
-  // V3-SAME: schedule = #kaoken.schedule<panel(16), tile(m, {{[0-9]+}}), tile(m_in, 6), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 32), prefetch(n0, 1), parallel(n0)>
+  // V3-SAME: schedule = #kaoken.schedule<panel(24), tile(m, 128), tile(m_in, 4), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 21), prefetch(n0, 1), unroll(k, 8), parallel(n0)>
   %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
   // CHECK: kaoken.rms_norm
   // CHECK-SAME: schedule = #kaoken.schedule<tile(h, 64), vectorize(h_in), parallel(m)>
@@ -33,7 +33,7 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
 // AMX:       kaoken.linear
 // AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(m, 512), tile(m_in, 64), tile(k, 64), order(m, n0, m_in, m_in_in, n1), tensorize(m_in_in, n1, k), vectorize(n1), prefetch(k, 64), prefetch(k, 256), parallel(n0)>
 // AMX:       kaoken.linear
-// AMX-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
+// AMX-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), unroll(k, 4), parallel(n0)>
 // CHECK-LABEL: func.func @narrow
 // CHECK:       kaoken.linear
 // CHECK-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
@@ -43,6 +43,18 @@ func.func @narrow(%x: tensor<?x768xbf16> {kaoken.shape = #kaoken.shape<[tokens, 
   %y = kaoken.linear %x, %w : tensor<?x768xbf16>, tensor<768x768xbf16> -> tensor<?x768xf32>
   %z = kaoken.linear %y, %u : tensor<?x768xf32>, tensor<768x768xf32> -> tensor<?x768xf32>
   return %z : tensor<?x768xf32>
+}
+
+// Panels of three registers would leave an uneven last one. As many rows as a third of the second
+// cache holds pass the panels together: more where a row is short, or that cache large.
+// V3-LABEL: func.func @sizes
+// V3:         panel(16), tile(m, 132), tile(m_in, 6),
+// CACHES-LABEL: func.func @sizes
+// CACHES:     tile(m, 348), tile(m_in, 12), tile(n0, 2)
+func.func @sizes(%x: tensor<?x512xf32> {kaoken.shape = #kaoken.shape<[tokens, 512]>}) -> (tensor<?x2048xf32>) attributes {kaoken.max = {tokens = 512}} {
+  %w = kaoken.weight "s" : tensor<2048x512xf32>
+  %y = kaoken.linear %x, %w : tensor<?x512xf32>, tensor<2048x512xf32> -> tensor<?x2048xf32>
+  return %y : tensor<?x2048xf32>
 }
 
 // What reads whole rows to give one number a row goes along them in vectors too.

@@ -155,6 +155,34 @@ func.func @rounds(%x: memref<?x64xf32>, %w: memref<4x64x16xf32>, %y: memref<?x4x
   return
 }
 
+// What a round asks for in the second cache, whole tiles do not ask for there again; fewer rows do.
+// CHECK-LABEL: func.func @rounds_and_steps
+// CHECK:           case 1 {
+// CHECK:             affine.apply affine_map<(d0) -> ((d0 + 32))>
+// CHECK:             prefetch %w{{.*}} {locality = 2 : i64}
+// CHECK:           default {
+// CHECK:             arith.muli
+// CHECK:             prefetch %w{{.*}} {locality = 2 : i64}
+// CHECK-NOT:         prefetch %
+// CHECK:       return
+func.func @rounds_and_steps(%x: memref<?x64xf32>, %w: memref<4x64x16xf32>, %y: memref<?x4x16xf32>, %m: index) attributes {kaoken.schedule = #kaoken.schedule<tile(m, 32), tile(m_in, 2), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 32), prefetch(n0, 1)>} {
+  %zero = arith.constant 0.0 : f32
+  affine.for %i = 0 to %m {
+    affine.for %n0 = 0 to 4 {
+      affine.for %n1 = 0 to 16 {
+        %s = affine.for %k = 0 to 64 iter_args(%acc = %zero) -> (f32) {
+          %a = memref.load %x[%i, %k] : memref<?x64xf32>
+          %b = memref.load %w[%n0, %k, %n1] : memref<4x64x16xf32>
+          %t = math.fma %a, %b, %acc : f32
+          affine.yield %t : f32
+        } {kaoken_loop.name = "k", kaoken_loop.kind = "reduction"}
+        memref.store %s, %y[%i, %n0, %n1] : memref<?x4x16xf32>
+      } {kaoken_loop.name = "n1", kaoken_loop.kind = "parallel"}
+    } {kaoken_loop.name = "n0", kaoken_loop.kind = "parallel"}
+  } {kaoken_loop.name = "m", kaoken_loop.kind = "parallel"}
+  return
+}
+
 // A known number of tiles makes a known stride; a loop that reads nothing of its own is left.
 // CHECK-LABEL: func.func @known_rounds
 // CHECK:       affine.for %{{.*}} = 0 to 8 step 2
