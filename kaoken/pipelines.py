@@ -30,6 +30,7 @@ from kaoken.passes.prefetch import PrefetchPass
 from kaoken.passes.quantize import QuantizePass
 from kaoken.passes.reorder import ReorderPass
 from kaoken.passes.skip_zeros import SkipZerosPass
+from kaoken.passes.softmax_base_two import SoftmaxBaseTwoPass
 from kaoken.passes.tabulate import TabulatePass
 from kaoken.passes.tensorize import TensorizePass
 from kaoken.passes.tile import TilePass
@@ -57,6 +58,7 @@ def tensor_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
         ),
         NarrowCachesPass(dtype=options.kv),
         ObserveZerosPass(density=options.density),
+        SoftmaxBaseTwoPass(),
         *given,
         ChooseSchedulePass(target=machine.text),
         SkipZerosPass(),

@@ -67,6 +67,7 @@ KAOKEN_UNIVERSE = Universe(
             _pass("observe-zeros"),
             _pass("skip-zeros"),
             _pass("tabulate"),
+            _pass("softmax-base-two"),
             _pass("choose-schedule"),
             _pass("bake"),
             _pass("outline"),

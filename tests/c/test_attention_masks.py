@@ -19,7 +19,7 @@ BATCH, HEADS, SIZE = 3, 4, 20
 WIDTH = HEADS * SIZE
 TOKENS = (1, 7, 17, 40, 129)
 TARGETS = ("generic", "x86-64-v3", "x86-64-v4")
-PASSES = "parallelize{threads=2},vectorize,lower-math,plan-memory"
+PASSES = "softmax-base-two,parallelize{threads=2},vectorize,lower-math,plan-memory"
 SHAPES = {
     "none": None,
     "key bool": ("batch, 1, 1, tokens", "?x1x1x?xi1"),

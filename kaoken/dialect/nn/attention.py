@@ -34,6 +34,8 @@ class AttentionOp(KaokenOp):
     (Gemma 2, arXiv 2408.00118).
     position_bias [H, L] is what distances add to scores (Raffel et al., arXiv 1910.10683): query i
     and key j in head h have `position_bias[h, bias_origin + j - (i + T - S)]`.
+    With `base_two`, softmax takes powers of two instead of e: scale, float masks and position_bias
+    then hold the factor log2(e).
     With `bf16_products`, q, k, v and exp(score - max) are rounded to bf16, sums stay f32; then q, k
     and v may also come in bf16, and the result is f32.
     """
@@ -53,6 +55,7 @@ class AttentionOp(KaokenOp):
     window = opt_prop_def(IntegerAttr)
     bias_origin = opt_prop_def(IntegerAttr)
     softcap = opt_prop_def(FloatAttr)
+    base_two = opt_prop_def(UnitAttr)
     bf16_products = opt_prop_def(UnitAttr)
     schedule = opt_prop_def(ScheduleAttr)
 

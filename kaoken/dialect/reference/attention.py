@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from xdsl.dialects.builtin import bf16
@@ -34,7 +34,7 @@ class AttentionFunctions(OpFunctions):
         if op.causal.value.data:
             window = op.window.value.data if op.window is not None else None
             narrow = np.where(_causal(narrow.shape, window), narrow, -np.inf)
-        powers, total = _powers(narrow)
+        powers, total = _powers(narrow, np.exp if op.base_two is None else np.exp2)
         mixed = rounded(powers) @ value / total
         rows = np.swapaxes(mixed, 1, 2)
         return (result(op, rows.reshape(*rows.shape[:2], rows.shape[2] * rows.shape[3])),)
@@ -68,14 +68,14 @@ def _by_distance(bias: Array, origin: int, scores: Sequence[int]) -> Array:
     return np.where(known, bias[:, np.where(known, column, 0)], np.float32(0))
 
 
-def _powers(scores: Array) -> tuple[Array, Array]:
+def _powers(scores: Array, power: Callable[[Array], Array] = np.exp) -> tuple[Array, Array]:
     """exp(score - max) of the last dimension and their sums, in float64.
 
     A row of -inf alone has powers of 0 and the sum 1.
     """
     scores = scores.astype(np.float64)
     top = scores.max(-1, keepdims=True, initial=-np.inf)
-    powers = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    powers = power(scores - np.where(np.isneginf(top), 0, top))
     total = powers.sum(-1, keepdims=True)
     return powers, np.where(total == 0, 1, total)
 

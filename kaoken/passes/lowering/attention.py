@@ -21,7 +21,7 @@ and `panel(P)` the keys of a panel.
 
 from __future__ import annotations
 
-from xdsl.dialects import arith, math
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import MemRefType, bf16, f32
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineExpr, AffineMap
@@ -32,7 +32,7 @@ from kaoken.dialect.kaoken_loop import ConvertOp
 from kaoken.dialect.nn import AttentionOp
 from kaoken.passes.lowering.attention_factors import Bf16Factors, Factors, FloatFactors, Head
 from kaoken.passes.lowering.attention_masks import Keys, Masks
-from kaoken.passes.lowering.attention_plan import Plan, final_score, plan_attention
+from kaoken.passes.lowering.attention_plan import Plan, final_score, plan_attention, power
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index
 from kaoken.passes.lowering.panels import panel_of
@@ -163,7 +163,7 @@ def _softmax(p: Plan, factors: Factors, rows: Extent, keys: Keys, inverse: SSAVa
 
         def exponential(j0: SSAValue, j1: SSAValue, acc: SSAValue) -> SSAValue:
             j = at(j0, j1)
-            value = n.insert(math.ExpOp(n.insert(arith.SubfOp(n.load(scores, i, j), largest))))
+            value = power(p.op, n, n.insert(arith.SubfOp(n.load(scores, i, j), largest)))
             factors.keep(value, i, j)
             return n.insert(arith.AddfOp(acc, value))
 

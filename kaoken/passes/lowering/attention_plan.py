@@ -145,6 +145,11 @@ def final_score(op: AttentionOp, n: Kernel, product: SSAValue) -> SSAValue:
     return _times(n, n.insert(math.TanhOp(_times(n, score, scale / cap))), cap)
 
 
+def power(op: AttentionOp, n: Kernel, exponent: SSAValue) -> SSAValue:
+    """What softmax makes of a score less the largest: a power of e, or of two."""
+    return n.insert((math.ExpOp if op.base_two is None else math.Exp2Op)(exponent))
+
+
 def _times(n: Kernel, value: SSAValue, factor: float) -> SSAValue:
     return n.insert(arith.MulfOp(value, n.constant(factor, f32)))
 

@@ -18,6 +18,7 @@ from kaoken.dialect.base import tensor_type
 from kaoken.dialect.decoder import PANEL, CacheReadOp, cache_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
+from kaoken.passes.lowering.attention_plan import power
 from kaoken.passes.lowering.decoder import extent
 from kaoken.passes.lowering.kernel import Kernel
 from kaoken.passes.lowering.nest import Extent, Index, Span
@@ -172,7 +173,7 @@ class PartsOfKeys:
         )
 
         def weigh(c: SSAValue, acc: SSAValue) -> SSAValue:
-            weight = n.insert(math.ExpOp(n.insert(arith.SubfOp(top(c), largest))))
+            weight = power(self.op, n, n.insert(arith.SubfOp(top(c), largest)))
             n.store(weight, weights, c)
             return n.insert(math.FmaOp(weight, n.load(parts.totals, *parts.at, c, t, r), acc))
 

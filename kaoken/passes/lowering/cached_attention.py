@@ -45,7 +45,12 @@ from kaoken.dialect.decoder import PANEL, CacheReadOp, cache_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.nn import AttentionOp
 from kaoken.errors import KaokenError
-from kaoken.passes.lowering.attention_plan import bias_buffer, columns_of, final_score
+from kaoken.passes.lowering.attention_plan import (
+    bias_buffer,
+    columns_of,
+    final_score,
+    power,
+)
 from kaoken.passes.lowering.cache_parts import (
     FEW,
     PART,
@@ -340,7 +345,7 @@ class _Parts(PartsOfKeys):
             def exponential(j0: SSAValue, j1: SSAValue, acc: SSAValue) -> SSAValue:
                 j = self._at(j0, j1)
                 score = n.load(self.scores, t, r, j)
-                value = n.insert(math.ExpOp(n.insert(arith.SubfOp(score, top))))
+                value = power(self.op, n, n.insert(arith.SubfOp(score, top)))
                 panel = n.insert(arith.AddiOp(keys.first, j0))
                 n.store(self.values.scaled(value, tile.g, panel, j1), self.scores, t, r, j)
                 return n.insert(arith.AddfOp(acc, value))
