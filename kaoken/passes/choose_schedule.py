@@ -72,7 +72,7 @@ DOT_SPARE = 2
 FEW_BITS_SPARE = 8
 """The registers that unpacking codes needs."""
 MAX_UNROLL = 4
-"""The most steps of a group that are written out."""
+"""The most steps of a group, or of a sum in attention, that are written out."""
 MIN_ROW_BLOCK = 128
 MAX_ROW_BLOCK = 512
 MOST_STEPS = 0.35
@@ -399,6 +399,8 @@ def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
     rows = max(1, min(8, machine.vector_registers * 3 // 8))
     keys = max(1, tensor_type(op.key).get_shape()[1])
     fitting = machine.l2_bytes // 2 // (keys * rows * FLOAT_BITS // 8)
+    is_written_out = machine.vector_bytes and op.bf16_products is None
+    sums = ("d", "j") if is_written_out else ()
     return _directives(
         ("panel", 2 * lanes),
         ("tile", "i", rows * max(1, min(4, fitting))),
@@ -407,6 +409,7 @@ def _attention(op: AttentionOp, machine: TargetMachine) -> ScheduleAttr:
         ("vectorize", "i_in_in", "e1"),
         ("vectorize", "j1"),
         ("vectorize", "lane"),
+        *(("unroll", loop, MAX_UNROLL) for loop in sums),
         ("parallel", "bh"),
     )
 

@@ -73,7 +73,10 @@ func.func @scales(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 7
 // CHECK-LABEL: func.func @attention
 // CHECK:       kaoken.attention
 // CHECK-SAME:  schedule = #kaoken.schedule<panel(32), tile(i, 32), tile(i_in, 8),
+// CHECK-NEXT:  kaoken.attention
+// CHECK-SAME:  vectorize(lane), unroll(d, 4), unroll(j, 4), parallel(bh)>
 func.func @attention(%x: tensor<1x64x128xf32>) -> tensor<1x64x128xf32> {
   %y = kaoken.attention %x, %x, %x {num_heads = 2, num_kv_heads = 2, scale = 0.125 : f64, causal = false, bf16_products} : tensor<1x64x128xf32>, tensor<1x64x128xf32>, tensor<1x64x128xf32> -> tensor<1x64x128xf32>
-  return %y : tensor<1x64x128xf32>
+  %z = kaoken.attention %y, %x, %x {num_heads = 2, num_kv_heads = 2, scale = 0.125 : f64, causal = false} : tensor<1x64x128xf32>, tensor<1x64x128xf32>, tensor<1x64x128xf32> -> tensor<1x64x128xf32>
+  return %z : tensor<1x64x128xf32>
 }
