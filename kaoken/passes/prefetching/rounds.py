@@ -16,8 +16,8 @@ A panel of weights serves all tiles of rows, so memory has the time of them all 
           vector.transfer_read %w[%n0, %k, %zero]
 
 So `%place` goes once through the next panels as they lie in memory, while the tiles go many times
-through these. Only whole tiles ask: fewer rows wait for memory whatever is asked for. What `prefetch(k,
-D)` asked to have in the second cache is there then, so whole tiles no longer ask for it.
+through these. Only whole tiles ask: fewer rows wait for memory whatever is asked for. What
+`prefetch(k, D)` wants in the second cache is there then, so whole tiles no longer ask for it.
 """
 
 from __future__ import annotations
@@ -147,8 +147,9 @@ def _forget(read: vector.TransferReadOp) -> None:
     """Leave out the hints around a read that ask for a later step's part of it in the cache that
     the round before brought it to."""
     assert read.parent is not None
-    for op in list(read.parent.ops):
-        if isinstance(op, PrefetchOp) and op.memref is read.source and op.locality.value.data == SECOND_CACHE:
+    hints = [op for op in read.parent.ops if isinstance(op, PrefetchOp)]
+    for op in hints:
+        if op.memref is read.source and op.locality.value.data == SECOND_CACHE:
             op.detach()
             op.erase()
 
