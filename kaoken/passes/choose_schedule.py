@@ -7,7 +7,7 @@ and tested as text. Ops that carry a schedule already keep it.
 ->
     %y = kaoken.linear %x, %w {schedule = #kaoken.schedule<panel(16), tile(m, 128), tile(m_in, 8),
            tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1),
-           prefetch(k, 16), prefetch(n0, 1), unroll(k, 4), parallel(n0)>} : ...
+           prefetch(k, 16), prefetch(n0, 1), parallel(n0)>} : ...
 
 Directives, as the loop passes read them:
 
@@ -65,8 +65,10 @@ AHEAD_PAGES = 8 * 4096
 """The same for the one stream of a matrix unit, whose pages are fetched side by side."""
 MAX_VECTORS = 4
 """The most registers in a row of a tile."""
+SHORT_STEP = 16
+"""The products of registers from which on a step of k hides the loop around it."""
 WRITTEN_OUT = 96
-"""The most products of registers in a round of a loop."""
+"""The most of them in a round of a loop over shorter steps."""
 DOT_SPARE = 2
 """The registers that a product of narrow numbers needs beside sums and weights."""
 FEW_BITS_SPARE = 8
@@ -244,11 +246,10 @@ def _skipping(step_bytes: int) -> list[tuple[str | int, ...]]:
 
 
 def _written_out(tile: RegisterTile, machine: TargetMachine) -> Iterator[tuple[str | int, ...]]:
-    """So many steps of k that a round of the loop has work for some dozens of cycles."""
-    lanes = machine.lanes(FLOAT_BITS)
-    steps = WRITTEN_OUT // (tile.rows * tile.panels * tile.width // lanes)
-    if machine.vector_bytes and steps > 1:
-        yield ("unroll", "k", steps)
+    """Short steps of k, several in a round: 16 registers gain a tenth by it, 32 lose some."""
+    products = tile.rows * tile.panels * tile.width // machine.lanes(FLOAT_BITS)
+    if machine.vector_bytes and products < SHORT_STEP:
+        yield ("unroll", "k", WRITTEN_OUT // products)
 
 
 def _weights_ahead(

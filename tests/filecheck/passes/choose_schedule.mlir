@@ -10,7 +10,7 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
   %w = kaoken.weight "w" : tensor<3072x768xf32>
   %g = kaoken.weight "g" : tensor<3072xf32>
   // CHECK: kaoken.linear
-  // CHECK-SAME: schedule = #kaoken.schedule<panel(16), tile(m, 128), tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), unroll(k, 4), parallel(n0)>
+  // CHECK-SAME: schedule = #kaoken.schedule<panel(16), tile(m, 128), tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
   // V3: kaoken.linear
   // V3-SAME: schedule = #kaoken.schedule<panel(24), tile(m, 128), tile(m_in, 4), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 21), prefetch(n0, 1), unroll(k, 8), parallel(n0)>
   %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
@@ -33,7 +33,7 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
 // AMX:       kaoken.linear
 // AMX-SAME:  schedule = #kaoken.schedule<panel(32), tile(m, 512), tile(m_in, 64), tile(k, 64), order(m, n0, m_in, m_in_in, n1), tensorize(m_in_in, n1, k), vectorize(n1), prefetch(k, 64), prefetch(k, 256), parallel(n0)>
 // AMX:       kaoken.linear
-// AMX-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), unroll(k, 4), parallel(n0)>
+// AMX-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
 // CHECK-LABEL: func.func @narrow
 // CHECK:       kaoken.linear
 // CHECK-SAME:  tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
