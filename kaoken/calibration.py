@@ -245,7 +245,7 @@ class Observing(KaokenFunctions):
     @impl(nn.EmbeddingOp)
     def embedding(self, interpreter: Interpreter, op: EmbeddingOp, args: Arrays) -> Arrays:
         args = self._replaced(op.table, 0, args)
-        return KaokenFunctions.embedding(self, interpreter, op, args)  # pyright: ignore
+        return KaokenFunctions.embedding(self, interpreter, op, args).values  # pyright: ignore
 
     def _replaced(self, weight: SSAValue, at: int, args: Arrays) -> Arrays:
         """The arguments, the one that is a weight being what comes instead of it."""

@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import ArrayAttr, ModuleOp
 
 import kaoken
 from kaoken.analysis.shapes import argument_name
+from kaoken.calibration import Samples
 from kaoken.choices import FEW_BITS, MIXED
 from kaoken.compiler import POLICY_FILE, compile_module
 from kaoken.dialect.nn import LinearOp
@@ -20,6 +21,7 @@ from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
 from kaoken.options import CompileOptions
+from kaoken.passes.quantize import QuantizePass, chosen_policy
 from kaoken.passes.quantizing.policy import GROUPED_INT8
 from kaoken.passes.quantizing.widths import Budget, Width, cheapest_errors
 from kaoken.rounding import GRIDS
@@ -202,3 +204,14 @@ def test_from_python(tmp_path: Path):
     with torch.no_grad():
         expected = network(x).numpy()
     assert np.linalg.norm(model(x.numpy()) - expected) < 0.4 * np.linalg.norm(expected)
+
+
+def test_a_model_that_looks_up_rows_is_measured():
+    random = np.random.default_rng(0)
+    weights = {n: random.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()}
+    module = parse_module(TEXT_MODEL)
+    attach_store(module, store_from(weights))
+    ids = random.integers(0, 960, 64)
+    QuantizePass(MIXED).quantize(module, Samples([[ids]]))
+    names = {line.split()[0] for line in chosen_policy(module) or []}
+    assert names == set(SHAPES)
