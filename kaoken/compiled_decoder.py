@@ -30,6 +30,7 @@ from kaoken.generation.generate import (
     random_of,
     recorded_of,
     strings_of,
+    whole_tokens,
 )
 from kaoken.generation.options import MOST_GUESSES, GenerationOptions
 from kaoken.generation.speculation import Speculation
@@ -94,7 +95,9 @@ class CompiledDecoder(CompiledModel):
         return type(self)(self._library, self.threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise KaokenError(f"{self.name} generates text: use prefill, step and generate")
+        raise KaokenError(
+            f"{self.name} generates text: use prefill, step and generate, or `kaoken generate`"
+        )
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
         return self(*args, **kwargs)
@@ -116,7 +119,7 @@ class CompiledDecoder(CompiledModel):
         Ctrl-C ends it soon. What is interrupted or refused leaves the context with the tokens from
         before, whose logits are known again behind the next one.
         """
-        ids = np.ascontiguousarray(tokens, np.int64).reshape(-1)
+        ids = np.ascontiguousarray(whole_tokens(tokens), np.int64).reshape(-1)
         before = len(self)
         size = PIECE if self._takes(ids) else ids.size
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class CompileOptions:
     """mixed: bits a weight, `60MB` or `60MB/token`; by default what int4 takes."""
 
     def __post_init__(self) -> None:
+        check_whole(threads=self.threads, batch=self.batch, group_size=self.group_size)
         if self.dtype not in DTYPES:
             raise KaokenError(f"unknown dtype {self.dtype}: choose from {', '.join(DTYPES)}")
         if self.kv not in KV_TYPES:
@@ -142,6 +144,13 @@ class CompileOptions:
                 str(find_compiler(self.cc)),
             ]
         )
+
+
+def check_whole(**numbers: Any) -> None:
+    """Raise KaokenError for an option, given by its name, that is no whole number."""
+    for name, value in numbers.items():
+        if not isinstance(value, Integral):
+            raise KaokenError(f"{name} is {value!r}, but must be a whole number")
 
 
 def _digest(samples: Sequence[Mapping[str, Any]]) -> str:

@@ -99,7 +99,8 @@ def read_texts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise KaokenError(f"{path} cannot be read as text: {error}") from None
+        reason = getattr(error, "strerror", None) or "it is not in UTF-8"
+        raise KaokenError(f"{path} cannot be read as text: {reason}") from None
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise KaokenError(f"{path} has no text in it: give one text a line")

@@ -120,7 +120,7 @@ static int {name}_add({name} *model, const int64_t *tokens, int64_t count, int64
     if (count > {upper}_CAPACITY - session->length)
         return kk_refuse((kk_context *)model,
                          "the context holds at most %d tokens: it has %lld, "
-                         "and %lld more were given",
+                         "and %lld more were given: compile with a larger max_tokens",
                          {upper}_CAPACITY, (long long)session->length, (long long)count);
     for (int64_t done = 0, size; done < count; done += size) {{
         size = count - done < {piece} ? count - done : {piece};

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from xdsl.dialects.builtin import ModuleOp
 
 from kaoken.errors import KaokenError
+from kaoken.options import check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,7 @@ def load_model(
     contexts of `max_tokens` tokens), a `.pt2`, a `.gguf` (contexts as well) or a `.mlir` beside
     its sidecar. Raises KaokenError.
     """
+    check_whole(max_batch=max_batch, max_tokens=max_tokens)
     if isinstance(source, ModuleOp):
         return source
     if isinstance(source, str | Path):

@@ -64,6 +64,14 @@ class Begin:
     source: list[int] | None = None
 
 
+def whole_tokens(ids: Any) -> np.ndarray:
+    """Token ids as an array; KaokenError where they are of another type."""
+    array = np.asarray(ids)
+    if array.size and array.dtype.kind not in "iu":
+        raise KaokenError(f"input_ids are whole numbers, not {array.dtype.name}")
+    return array
+
+
 def prompts_of(input_ids: Any, attention_mask: Any = None) -> Prompts:
     """One prompt [tokens], several [texts, tokens] padded at the left, or lists of any lengths."""
     if _is_ragged(input_ids):
@@ -72,9 +80,7 @@ def prompts_of(input_ids: Any, attention_mask: Any = None) -> Prompts:
         tokens = [[int(token) for token in prompt] for prompt in input_ids]
         array = None
     else:
-        array = np.asarray(input_ids)
-        if array.size and array.dtype.kind not in "iu":
-            raise KaokenError(f"input_ids are whole numbers, not {array.dtype.name}")
+        array = whole_tokens(input_ids)
         array = array.astype(np.int64)
         array = array[None] if array.ndim == 1 else array
         if array.ndim != 2:

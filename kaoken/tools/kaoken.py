@@ -40,9 +40,17 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 
 
+def _check_text(args: list[str]) -> None:
+    """Raise KaokenError for an argument that Python could not decode (it holds surrogates)."""
+    for arg in args:
+        if any("\ud800" <= character <= "\udfff" for character in arg):
+            raise KaokenError(f"the argument {arg!r} is not text in UTF-8")
+
+
 def main(args: list[str] | None = None) -> None:
     """Entry point of `kaoken`; `args` defaults to those of the process."""
     try:
+        _check_text(sys.argv[1:] if args is None else args)
         app(args)
     except KaokenError as error:
         print(f"error: {error}", file=sys.stderr)

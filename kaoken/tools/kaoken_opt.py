@@ -80,6 +80,8 @@ class KaokenOpt(xDSLOptMain):
         return self._pending
 
     def get_input_stream(self) -> tuple[IO[bytes], str]:
+        if self.args.input_file == "-":
+            self.args.input_file = None  # xDSL's way to say stdin
         stream, extension = super().get_input_stream()
         if extension not in self.available_frontends:
             stream.close()
@@ -88,7 +90,10 @@ class KaokenOpt(xDSLOptMain):
         return stream, extension
 
     def run(self) -> None:
-        super().run()
+        try:
+            super().run()
+        except UnicodeDecodeError:
+            raise KaokenError(f"cannot read {self.get_input_name()}: it is not text") from None
         if self._pending is not None:
             write_text(self.args.output_file, self._pending.text or "")
 

@@ -111,6 +111,10 @@ class Request:
     texts: Path | None = None
     """Texts whose similarities are ranked, one a line; by default some that are built in."""
 
+    def __post_init__(self) -> None:
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise KaokenError(f"--tolerance is {self.tolerance:g}, but must be at least 0")
+
     def limit(self, usual: float, dtype: str) -> Limit:
         tolerance = usual if self.tolerance is None else self.tolerance
         return Limit(tolerance, LEAST_COSINES.get(dtype))

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kaoken import KaokenError
+from kaoken import compile as kaoken_compile
 from kaoken.tools.kaoken import main
 from kaoken.tools.verify_command import rank_correlation
 from tests.unit.small_bert import write_folder
@@ -172,6 +175,20 @@ def test_emit_c(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert kaoken("compile", str(checkpoint), "-o", str(out), "--emit", "c") == 0
     assert not (out / "libc.so").exists()
     assert "libc.so is missing" in failure(capsys, "run", str(out), "-t", "a")
+
+
+def test_wrong_values_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    message = failure(capsys, "run", "folder", "--text", "\udcff")
+    assert message == r"error: the argument '\udcff' is not text in UTF-8"
+    message = failure(capsys, "verify", "folder", "--tolerance", "nan")
+    assert message == "error: --tolerance is nan, but must be at least 0"
+
+
+@pytest.mark.parametrize("option", ["threads", "batch", "group_size", "max_tokens", "max_batch"])
+def test_options_are_whole_numbers(checkpoint: Path, option: str) -> None:
+    options: dict[str, Any] = {option: 1.5}
+    with pytest.raises(KaokenError, match=f"{option} is 1.5, but must be a whole number"):
+        kaoken_compile(checkpoint, **options)
 
 
 def test_no_partial_output_and_no_traceback(

@@ -100,9 +100,12 @@ def test_empty_weights_file(copy: Path) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize("threads", [0, 5])
-def test_thread_count_out_of_range(folder: Path, threads: int) -> None:
-    with pytest.raises(KaokenError, match="was compiled for 1 to 4"):
+@pytest.mark.parametrize(
+    ("threads", "message"),
+    [(0, "threads is 0, but must be at least 1"), (5, "was compiled for 1 to 4")],
+)
+def test_thread_count_out_of_range(folder: Path, threads: int, message: str) -> None:
+    with pytest.raises(KaokenError, match=message):
         load(folder, threads)
 
 

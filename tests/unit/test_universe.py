@@ -95,12 +95,14 @@ def test_help_is_quick_and_imports_neither_numpy_nor_torch() -> None:
         ("{m} --nope", "unrecognized arguments: --nope"),
         ("{m}.none", "model.mlir.none: No such file or directory"),
         ("{d}", "Is a directory"),
+        ("{d}/bytes.mlir", "bytes.mlir: it is not text"),
         ("{m} -o {d}/none/x.mlir", "No such file or directory"),
     ],
 )
 def test_kaoken_opt_errors_are_one_line(
     model: Path, capsys: pytest.CaptureFixture[str], args: str, message: str
 ) -> None:
+    (model.parent / "bytes.mlir").write_bytes(b"\xff\xfe")
     with pytest.raises(SystemExit) as exit_:
         kaoken_opt.main(args.format(m=model, d=model.parent).split())
     assert exit_.value.code not in (0, None)

@@ -519,9 +519,12 @@ static int check_threads(const kk_model *model, int threads, char *error, size_t
     int limit = model->max_threads < MAX_THREADS ? model->max_threads : MAX_THREADS;
     if (threads >= 1 && threads <= limit)
         return 1;
-    snprintf(error, error_size,
-             "threads is %d, but %s was compiled for 1 to %d: compile it with --threads %d", threads,
-             model->name, limit, threads);
+    if (threads < 1)
+        snprintf(error, error_size, "threads is %d, but must be at least 1", threads);
+    else
+        snprintf(error, error_size,
+                 "threads is %d, but %s was compiled for 1 to %d: compile it with --threads %d",
+                 threads, model->name, limit, threads);
     return 0;
 }
 
