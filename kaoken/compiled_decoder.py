@@ -102,6 +102,9 @@ class CompiledDecoder(CompiledModel):
     def bind(self, *args: Any, **kwargs: Any) -> Any:
         return self(*args, **kwargs)
 
+    def profile(self, *args: Any, seconds: float = 1.0, **kwargs: Any) -> Any:
+        raise KaokenError(f"{self.name} generates text: `kaoken bench` times such models")
+
     def __len__(self) -> int:
         """How many tokens the context holds."""
         return self._call["length"](self._own.handle)

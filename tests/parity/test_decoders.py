@@ -114,6 +114,8 @@ def test_what_is_refused_leaves_the_context_as_it_was(decoder: CompiledDecoder) 
     decoder.reset()
     with pytest.raises(KaokenError, match="there are no tokens"):
         decoder.prefill([])
+    with pytest.raises(KaokenError, match="input_ids are whole numbers, not float64"):
+        decoder.prefill(np.array([1.5]))
     after = decoder.prefill([*ONCE, 262]).copy()
     decoder.rewind(5)
     with pytest.raises(KaokenError, match=r"holds a value outside 0\.\.511: 512"):
@@ -124,6 +126,8 @@ def test_what_is_refused_leaves_the_context_as_it_was(decoder: CompiledDecoder) 
     np.testing.assert_array_equal(decoder.step(262), after)
     with pytest.raises(KaokenError, match="generates text: use prefill"):
         decoder(np.array([ONCE]))
+    with pytest.raises(KaokenError, match="`kaoken bench` times such models"):
+        decoder.profile(ONCE)
 
 
 @needs_stories
