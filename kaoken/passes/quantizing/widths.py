@@ -41,7 +41,8 @@ from kaoken.rounding import Grid, grid_of, rounded
 _LAYERS = (EDGE, "int6", "int5", "int4", "int3", "int2", "ternary", "int1")
 _EDGES = (EDGE, "int6")
 """What weights may become; tables of embeddings and the layer of logits keep six bits or more, and
-eight where no samples tell what fewer would cost."""
+eight where no samples tell what fewer would cost, or where nothing multiplies them: codes that are
+looked up alone are stored as bytes."""
 _ROWS = 64
 """Of a weight so many rows tell how large its errors are."""
 _PROBE = "int3"
@@ -175,7 +176,7 @@ def _menus(
     found: list[list[Width]] = []
     for site in sites:
         weight, seen = work.value(site.weight), moments.get(site.weight)
-        edges = _EDGES if effects.are_measured else _EDGES[:1]
+        edges = _EDGES if effects.are_measured and site.is_multiplied else _EDGES[:1]
         try:
             factor = _factor(site, weight, seen, effects, group)
             menu = [
