@@ -9,6 +9,8 @@ in turns. Each part can run by itself, for figures are kept: `quality`, `speed`,
 writes the table and the plot into docs/quality.md.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse
