@@ -20,6 +20,7 @@ from kaoken.backend.printer.indexing import dim_text, flatten, least, map_texts
 from kaoken.backend.printer.literals import literal
 from kaoken.backend.printer.text import (
     add,
+    binary,
     is_atom,
     is_integer,
     multiply,
@@ -109,7 +110,7 @@ def _for(
     type_ = scalar_type(index.type)
     if isinstance(unroll := op.attributes.get(kaoken_loop.UNROLL), IntegerAttr):
         p.pragma(f"GCC unroll {unroll.value.data}")
-    with p.braces(f"for ({type_} {name} = {lower}; {name} < {upper}; {advance})"):
+    with p.braces(f"for ({type_} {name} = {lower}; {binary('<', name, upper)}; {advance})"):
         p.block(op.body.block)
     p.targets.pop()
     p.names.pop()
