@@ -89,13 +89,13 @@ class _Stored:
                 self._of |= dict.fromkeys(tensors, tensors.__getitem__)
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        key = key if key in self._of else self._prefix + key
-        if key not in self._of:
+        stored = key if key in self._of else self._prefix + key
+        if stored not in self._of:
             raise KaokenError(
                 f'there is no "{key}" in the weights, though config.json says that the layer is '
                 "quantised"
             )
-        return self._of[key](key)
+        return self._of[stored](stored)
 
 
 def _fill(layer: QuantizedLinear, name: str, convention: Convention, stored: _Stored) -> None:

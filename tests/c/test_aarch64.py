@@ -139,7 +139,7 @@ def test_reduction(emulated: cross.EmulatedC, kind: str) -> None:
     [
         (TARGET, "f32", 1, 1e-5),
         (TARGET, "f32", 2, 1e-5),
-        (TARGET, "bf16", 1, 1e-5),
+        (TARGET, "bf16", 1, 2e-5),
         (TARGET, "int8", 1, 2e-4),
         (f"{TARGET}+i8mm", "int8", 1, 2e-4),
         (TARGET, "ternary", 1, 2e-4),

@@ -11,6 +11,7 @@ The products are ordinary ops on weights, which are then folded.
 
 from __future__ import annotations
 
+from xdsl.dialects.builtin import bf16
 from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -90,7 +91,7 @@ def scalable_columns(value: SSAValue, through: Activation = Activation.NONE) -> 
         and linear.residual is None
         and linear.norm.data is Norm.NONE
     )
-    if linear.is_packed or linear.weight_scale is not None:
+    if _is_settled(linear):
         return None
     if not plain or not _has_constant_weights(linear):
         return None
@@ -110,9 +111,15 @@ def scale_columns(columns: Columns, factor: SSAValue) -> None:
 
 def _takes_factors(op: LinearOp) -> bool:
     """Whether weight and bias may be scaled; a tied weight would then be stored a second time."""
-    if op.is_packed or op.weight_scale is not None or is_tied(op):
+    if _is_settled(op) or is_tied(op):
         return False
     return has_no_epilogue(op) and _has_constant_weights(op)
+
+
+def _is_settled(op: LinearOp) -> bool:
+    """Whether the weight is packed, or rounded already: a factor would round it a second time."""
+    is_narrow = tensor_type(op.weight).element_type == bf16
+    return op.is_packed or op.weight_scale is not None or is_narrow
 
 
 def _has_constant_weights(op: LinearOp) -> bool:
