@@ -291,7 +291,7 @@ def _prototype(head: str, parameters: Sequence[str]) -> str:
     one = f"{head}({', '.join(parameters)})"
     if len(one) + 2 <= _LINE:
         return one
-    rows = textwrap.wrap(", ".join(p.replace(" ", "\0") for p in parameters), _LINE - 8)
+    rows = _wrapped(", ".join(p.replace(" ", "\0") for p in parameters))
     return f"{head}(\n    " + "\n    ".join(row.replace("\0", " ") for row in rows) + ")"
 
 
@@ -368,7 +368,18 @@ def entry_call(m: ModelText, name: str, function: str, weights: bool) -> str:
     arguments = ["call->context->weights"] if weights else []
     arguments += [next(named[role]) for role in i.roles]
     call = f"{function}({', '.join(arguments)})"
-    return "\n".join(textwrap.wrap(call, _LINE - 8, subsequent_indent=" " * 8))
+    return "\n".join(_wrapped(call, subsequent_indent=" " * 8))
+
+
+def _wrapped(text: str, subsequent_indent: str = "") -> list[str]:
+    """Lines of words that stay whole, however long a model's name is, with the arrows in them."""
+    return textwrap.wrap(
+        text,
+        _LINE - 8,
+        subsequent_indent=subsequent_indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _functions(m: ModelText) -> str:

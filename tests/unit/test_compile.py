@@ -62,6 +62,12 @@ def test_one_artefact_takes_every_size(tmp_path: Path) -> None:
         model(torch.randn(41, 20))
 
 
+def test_a_long_name_stays_whole_in_c(tmp_path: Path) -> None:
+    module, model = compile_two(tmp_path / ("two_layers_" * 13))
+    x = torch.randn(3, 20)
+    assert_close(model(x), module(x))
+
+
 def test_rows_do_not_depend_on_their_neighbours(tmp_path: Path) -> None:
     _, model = compile_two(tmp_path / "two")
     x = np.random.default_rng(0).standard_normal((40, 20)).astype(np.float32)
