@@ -67,7 +67,7 @@ class MigrateScalesPass(ModulePass):
 
     name = "migrate-scales"
 
-    alpha: float = 0.7
+    alpha: float = 0.5
     """How much of a channel's size goes into the weights: 0 none of it, 1 all."""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
