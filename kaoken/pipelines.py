@@ -42,7 +42,9 @@ def tensor_pipeline(options: CompileOptions) -> tuple[ModulePass, ...]:
     """From L0 to L1: fused ops, packed weights, schedules, equal layers as one function."""
     machine, dtype, schedule = options.machine, options.dtype, options.schedule
     policy = None if options.policy is None else str(options.policy)
-    calibration = (CalibratePass(), MigrateScalesPass()) if dtype == "int8" else ()
+    calibration = (
+        (CalibratePass(), MigrateScalesPass(target=machine.text)) if dtype == "int8" else ()
+    )
     given = () if schedule is None else (ApplySchedulePass(str(schedule), machine.text),)
     return (
         CanonicalizePass(),

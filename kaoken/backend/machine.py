@@ -122,6 +122,12 @@ class TargetMachine:
         return self.matrix_unit is not None or self.cost("dot.bf16") < 2.0
 
     @property
+    def has_quick_bytes(self) -> bool:
+        """Whether products of ui8 and i8 are as quick as those of ui8 and seven bits."""
+        is_quick = self.cost("dot.ui8_i8") <= self.cost("dot.ui8_i7")
+        return self.matrix_unit is not None or is_quick
+
+    @property
     def matrix_unit(self) -> MatrixUnit | None:
         """The unit that multiplies tiles, where there is one."""
         units = (self.description.features[feature].matrix_unit for feature in self.features)

@@ -63,7 +63,7 @@ static double now(void)
 #define KEEP(value) __asm__ volatile("" : "+x"(value));
 
 #define BEGIN(n) sum##n = a; KEEP(sum##n)
-#define STEP(n) sum##n = NEXT(sum##n);
+#define STEP(n) sum##n = NEXT(sum##n); KEEP(sum##n)
 #define END(n) KEEP(sum##n)
 
 #define ARITHMETIC(name, type, first, operations)                                   \
@@ -100,21 +100,21 @@ ARITHMETIC(bf16, __m512, _mm512_set1_ps(0.0f), 64)
 #undef NEXT
 #endif
 
-/* Without an instruction for it: even and odd bytes as numbers of 16 bits, whose sums of two products
- * of ui8 and i8 never overflow. The sum is a factor, or the compiler would multiply once for all. */
-#define TWICE(add, multiply, sum) add(add(sum, multiply(sum, a)), multiply(sum, b))
+/* Without an instruction for it: pairs of products of ui8 and seven bits, which add up in 16 bits, then
+ * pairs of those. The sum is a factor, or the compiler would multiply once for all. */
+#define IN_PAIRS(add, bytes, words, sum) add(sum, words(bytes(sum, a), b))
 
 #if defined(__AVX512VNNI__)
 #define NEXT(sum) _mm512_dpbusd_epi32(sum, a, b)
 ARITHMETIC(int8, __m512i, _mm512_set1_epi8(1), 128)
 #elif defined(__AVX512BW__)
-#define NEXT(sum) TWICE(_mm512_add_epi32, _mm512_madd_epi16, sum)
+#define NEXT(sum) IN_PAIRS(_mm512_add_epi32, _mm512_maddubs_epi16, _mm512_madd_epi16, sum)
 ARITHMETIC(int8, __m512i, _mm512_set1_epi16(1), 128)
 #elif defined(__AVXVNNI__)
 #define NEXT(sum) _mm256_dpbusd_avx_epi32(sum, a, b)
 ARITHMETIC(int8, __m256i, _mm256_set1_epi8(1), 64)
 #elif defined(__AVX2__)
-#define NEXT(sum) TWICE(_mm256_add_epi32, _mm256_madd_epi16, sum)
+#define NEXT(sum) IN_PAIRS(_mm256_add_epi32, _mm256_maddubs_epi16, _mm256_madd_epi16, sum)
 ARITHMETIC(int8, __m256i, _mm256_set1_epi16(1), 64)
 #endif
 

@@ -19,7 +19,7 @@ from kaoken.dialect.attributes import Rounding, RoundingAttr, Shape
 from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, unify
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import WORD_BYTES, FormatAttr
-from kaoken.dialect.nn import BLOCK_EXTRA, MIDDLE, UI8
+from kaoken.dialect.nn import BLOCK_EXTRA, BYTE_BITS, MIDDLE, UI8, check_bits
 
 LIMIT = 127
 """The largest magnitude of a quantised number: -127 .. 127, so that negation is exact."""
@@ -31,14 +31,20 @@ BITNET_LEAST = 1e-5
 """The largest magnitude that BitNet takes a row to have at least."""
 
 
-def steps_above(zero_point: int) -> int:
-    """How many steps there are above a zero point: 127 above 128, and above 0 in i8."""
-    return 255 - zero_point if zero_point else LIMIT
+def steps_above(zero_point: int, bits: int = BYTE_BITS) -> int:
+    """How many steps there are above a zero point: 127 above 128, and above 0 in i8; there 63 in
+    codes of seven bits."""
+    return 255 - zero_point if zero_point not in (0, MIDDLE) else largest_code(bits)
 
 
-def steps_below(zero_point: int) -> int:
+def steps_below(zero_point: int, bits: int = BYTE_BITS) -> int:
     """How many steps there are below a zero point, as many as above where it is the middle."""
-    return zero_point if zero_point not in (0, MIDDLE) else LIMIT
+    return zero_point if zero_point not in (0, MIDDLE) else largest_code(bits)
+
+
+def largest_code(bits: int) -> int:
+    """The largest signed code: 127 of eight bits, 63 of seven."""
+    return (1 << bits - 1) - 1
 
 
 @irdl_op_definition
@@ -74,9 +80,9 @@ class ObserveOp(KaokenOp):
 class RowScaleOp(KaokenOp):
     """What one step of a quantised row is worth, [..., K] to [...].
 
-    `max(|x|) / 127`; with another zero point than 128 the least scale that fits the largest
-    number into the steps above it and the least one into those below it. With a `factor` [K], x
-    is multiplied by it first.
+    `max(|x|) / 127`, or `/ 63` for codes of seven `bits`; with another zero point than 128 the
+    least scale that fits the largest number into the steps above it and the least one into those
+    below it. With a `factor` [K], x is multiplied by it first.
     """
 
     name = "kaoken.row_scale"
@@ -84,6 +90,7 @@ class RowScaleOp(KaokenOp):
     input = operand_def(AnyTensor)
     factor = opt_operand_def(AnyTensor)
     zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
+    bits = prop_def(IntegerAttr, default_value=IntegerAttr(BYTE_BITS, i64))
 
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = (
@@ -96,6 +103,7 @@ class RowScaleOp(KaokenOp):
         if not x:
             raise VerifyException("input needs at least one dimension")
         _check_zero_point(self.zero_point)
+        check_bits(self.bits, self.zero_point.value.data == MIDDLE)
         if self.factor is not None:
             _expect_factor(operands[1], x)
         return x[:-1]
@@ -106,7 +114,8 @@ class QuantizeOp(KaokenOp):
     """`round(x * factor * (1 / scale) + zero_point)`, halves to even, saturating.
 
     input is [..., K], scale [...], factor [K]; one of them may be missing and counts as 1. The
-    zero point is 0, which gives i8, or 1 .. 255, which gives ui8.
+    zero point is 0, which gives i8, or 1 .. 255, which gives ui8. Codes of i8 may have fewer
+    `bits`: with seven they are -64 .. 63.
     """
 
     name = "kaoken.quantize"
@@ -115,6 +124,7 @@ class QuantizeOp(KaokenOp):
     scale = opt_operand_def(AnyTensor)
     factor = opt_operand_def(AnyTensor)
     zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(0, i64))
+    bits = prop_def(IntegerAttr, default_value=IntegerAttr(BYTE_BITS, i64))
 
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     assembly_format = (
@@ -135,6 +145,7 @@ class QuantizeOp(KaokenOp):
             _expect_factor(rest.pop(0), x)
         if not 0 <= self.zero_point.value.data <= 255:
             raise VerifyException("zero_point is from 0 to 255")
+        check_bits(self.bits, self.zero_point.value.data == 0)
         return x
 
     def infer_element_type(self) -> Attribute:

@@ -40,6 +40,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from kaoken.analysis.constants import hoist_constants
 from kaoken.analysis.tied import look_ups, root_of
+from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.attributes import Activation, Function, FunctionAttr, Norm, ShapeAttr, int_attr
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, reshape_to
@@ -67,8 +68,19 @@ class MigrateScalesPass(ModulePass):
 
     name = "migrate-scales"
 
-    alpha: float = 0.7
-    """How much of a channel's size goes into the weights: 0 none of it, 1 all."""
+    alpha: float | None = None
+    """How much of a channel's size goes into the weights: 0 none of it, 1 all. By default 0.7, and
+    0.5 where the target has `quantize` make weights of seven bits, whose steps are coarser."""
+
+    target: str | None = None
+    """What runs the model, if it is known."""
+
+    @property
+    def _alpha(self) -> float:
+        if self.alpha is not None:
+            return self.alpha
+        is_quick = self.target is None or TargetMachine.parse(self.target).has_quick_bytes
+        return 0.7 if is_quick else 0.5
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         CalibratePass().apply(ctx, op)
@@ -77,7 +89,7 @@ class MigrateScalesPass(ModulePass):
             if isinstance(function, FuncOp):
                 for block in function.body.blocks:
                     for observe in [o for o in block.ops if isinstance(o, ObserveOp)]:
-                        _migrate(observe, self.alpha, work)
+                        _migrate(observe, self._alpha, work)
         work.commit()
 
 

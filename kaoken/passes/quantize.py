@@ -11,6 +11,11 @@
     %xq = kaoken.quantize %x factor %f {zero_point = 128} : ...            # %f = 1/c
     %y = kaoken.linear %xq, %wq bias %b weight_scale (%ws * c) : ...
 
+->  (a target without an instruction for products of ui8 and i8, such as AVX2 and AVX-512 alone)
+    %ws = kaoken.row_scale %w {bits = 7} : ...                             # codes of -63 .. 63
+    %wq = kaoken.quantize %w scale %ws {bits = 7} : ... -> tensor<1536x384xi8>
+    %y = kaoken.linear %xq, %wq ... {weight_bits = 7} : ...
+
 Weights have one scale a column, activations one a token, taken while the program runs; each
 activation is quantised once for all the layers that read it. What is said of weights alone `bake`
 folds. Sums, epilogues and everything between linear layers stay f32 (i32 for the products of
@@ -83,7 +88,16 @@ from kaoken.dialect.attributes import Function, FunctionAttr, Norm, ShapeAttr, i
 from kaoken.dialect.base import KaokenOp, shaped, tensor_type
 from kaoken.dialect.canonicalization.rules import linear_like, number_attr, reshape_to, sole_owner
 from kaoken.dialect.dims import Dim
-from kaoken.dialect.nn import MIDDLE, NARROW, AttentionOp, EmbeddingOp, LinearOp, MatmulOp, WeightOp
+from kaoken.dialect.nn import (
+    BYTE_BITS,
+    MIDDLE,
+    NARROW,
+    AttentionOp,
+    EmbeddingOp,
+    LinearOp,
+    MatmulOp,
+    WeightOp,
+)
 from kaoken.dialect.quant import (
     FakeQuantizeOp,
     ObserveOp,
@@ -102,10 +116,12 @@ from kaoken.passes.lowering.cached_attention import reads_caches
 from kaoken.passes.quantizing.few_bits import FewBits, stored_weights
 from kaoken.passes.quantizing.moments import input_moments
 from kaoken.passes.quantizing.policy import Choice, Policy, parse_policy, read_policy
-from kaoken.passes.quantizing.tied import narrow_tied_tables
+from kaoken.passes.quantizing.tied import narrow_tied_tables, steps_of_rows
 from kaoken.passes.quantizing.widths import Budget, choose_widths, summary
 
 _GROUP = {"bf16": 2, "int8": 4}
+_SHORT_BITS = 7
+"""Of weights so short, two products with ui8 add up in 16 bits."""
 _POLICY = "kaoken.policy"
 """Module attribute: the lines that dtype=mixed chose."""
 _MIXED_DEFAULT = "int4"
@@ -134,7 +150,8 @@ class QuantizePass(ModulePass):
     """Few bits: a .npz file of sample inputs, for which layers are rounded (`error_feedback`)."""
 
     target: str | None = None
-    """What runs the model, if it is known: without quick products of bf16 there are none."""
+    """What runs the model, if it is known: without quick products of bf16 there are none, without
+    those of ui8 and i8 weights have seven bits."""
 
     budget: str | None = None
     """mixed: bits a weight, `60MB` of weights or `60MB/token`; by default the bytes of int4."""
@@ -142,6 +159,12 @@ class QuantizePass(ModulePass):
     @property
     def _multiplies_bf16(self) -> bool:
         return self.target is None or TargetMachine.parse(self.target).has_quick_bf16
+
+    @property
+    def _weight_bits(self) -> int:
+        """Of int8: seven where the target adds up products of so few more quickly."""
+        is_quick = self.target is None or TargetMachine.parse(self.target).has_quick_bytes
+        return BYTE_BITS if is_quick else _SHORT_BITS
 
     def __post_init__(self) -> None:
         if self.activations not in ACTIVATIONS:
@@ -220,7 +243,7 @@ class QuantizePass(ModulePass):
 
         if choice.dtype in _GROUP:
             layers = [layer for block in blocks for layer in chosen(block)]
-            narrow_tied_tables(module, layers, choice.dtype)
+            narrow_tied_tables(module, layers, choice.dtype, self._weight_bits)
         for block in blocks:
             FewBits(block, work, choice, policy, moments).apply()
             if choice.dtype in _GROUP:
@@ -234,7 +257,7 @@ class QuantizePass(ModulePass):
         for layer in layers:
             if (x := layer.input) not in narrowed:
                 narrowed[x] = self._narrow_input(dtype, x, layer, work)
-            _narrow(dtype, layer, narrowed[x])
+            _narrow(dtype, self._weight_bits, layer, narrowed[x])
         if dtype == "bf16":
             _round_at_once(block)
 
@@ -265,14 +288,13 @@ def chosen_policy(module: ModuleOp) -> list[str] | None:
     return [line.data for line in lines if isinstance(line, StringAttr)]
 
 
-def _narrow(dtype: str, op: LinearOp, x: _Input) -> None:
-    """A layer with its input narrowed, and now its weight."""
+def _narrow(dtype: str, bits: int, op: LinearOp, x: _Input) -> None:
+    """A layer with its input narrowed, and now its weight, to so many bits where it is int8."""
     if dtype == "bf16":
         operands = {"input": x.value, "weight": _insert(op, CastOp.to(op.weight, bf16))}
         Rewriter.replace_op(op, linear_like(op, op.result.type, operands))
         return
-    scale = _insert(op, RowScaleOp.make([op.weight]))
-    weight = _insert(op, QuantizeOp.make([op.weight, scale]))
+    scale, weight = (_insert(op, new) for new in steps_of_rows(op.weight, bits))
     bias = _corrected_bias(op, weight, scale, x.observe)
     if x.step != 1.0:
         scale = _multiply(op, scale, _full(op, x.step))
@@ -283,7 +305,7 @@ def _narrow(dtype: str, op: LinearOp, x: _Input) -> None:
         "input_scale": x.scale,
         "weight_scale": scale,
     }
-    properties = {"input_zero_point": int_attr(x.zero_point)}
+    properties = {"input_zero_point": int_attr(x.zero_point), "weight_bits": int_attr(bits)}
     Rewriter.replace_op(op, linear_like(op, op.result.type, operands, properties))
 
 

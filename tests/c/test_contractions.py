@@ -16,8 +16,8 @@ from kaoken.backend.toolchain import find_compiler
 from tests.c.c_harness import CompiledC, parse
 
 TILES = "x86-64-v4+amx"
-KINDS = ("bf16", "ui8_i8")
-BLOCKS = {"bf16": 32, "ui8_i8": 24}
+KINDS = ("bf16", "ui8_i8", "ui8_i7")
+BLOCKS = {"bf16": 32, "ui8_i8": 24, "ui8_i7": 24}
 """Words of a block; the latter are no whole steps of the unit."""
 ROWS = (1, 7, 16, 17, 32)
 MOST_ROWS = (16, 32, 40)
@@ -66,7 +66,8 @@ def numbers(kind: str, *shape: int, signed: bool = True) -> np.ndarray:
     rng = np.random.default_rng(sum(shape))
     if kind == "bf16":
         return rng.standard_normal((*shape, 2)).astype(ml_dtypes.bfloat16)
-    low, high, dtype = (-128, 128, np.int8) if signed else (0, 256, np.uint8)
+    limit = 64 if kind == "ui8_i7" else 128
+    low, high, dtype = (-limit, limit, np.int8) if signed else (0, 256, np.uint8)
     return rng.integers(low, high, (*shape, 4)).astype(dtype)
 
 
@@ -85,7 +86,7 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return CompiledC(parse("\n".join(texts)), request.param, tmp_path_factory.mktemp("tiles"))
 
 
-@pytest.mark.parametrize("kind", ["bf16", "ui8_i8"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("most", MOST_ROWS)
 @pytest.mark.parametrize(("columns", "words"), SIZES)
 @pytest.mark.parametrize("is_open", [False, True])
@@ -145,11 +146,11 @@ def test_a_row_alone_has_the_same_bits(compiled: CompiledC, words: int) -> None:
 )
 def test_compilers_know_the_tile_instructions(compiler: str, tmp_path: Path) -> None:
     """On any CPU: nothing is run."""
-    module = parse("\n".join(text(kind, 40, 50, 17, True) for kind in ("bf16", "ui8_i8")))
+    module = parse("\n".join(text(kind, 40, 50, 17, True) for kind in KINDS))
     machine = TargetMachine.parse(TILES)
     code = print_module(module, machine).code
     assert "_tile_dpbf16ps(3, 5, 7);" in code
-    assert "_tile_dpbusd(3, 5, 7);" in code
+    assert code.count("_tile_dpbusd(3, 5, 7);") == 2 * code.count("_tile_dpbf16ps(3, 5, 7);")
     (tmp_path / "tiles.c").write_text(code)
     found = find_compiler(compiler)
     command = [*found.command, *machine.compiler_flags(found.family), "-c", "tiles.c"]

@@ -26,6 +26,7 @@ OTHERS = ("aarch64-neon", "aarch64-neon+dotprod", "aarch64-neon+i8mm")
 """What runs in an emulator."""
 BYTES = {
     "ui8_i8": ((0, 1, 127, 128, 255), (-128, -127, -1, 0, 1, 127)),
+    "ui8_i7": ((0, 1, 127, 128, 255), (-64, -63, -1, 0, 1, 63)),
     "ui7_i8": ((0, 1, 64, 126, 127), (-127, -126, -1, 0, 1, 127)),
 }
 """All pairs fill words alone: four products of one sign are the largest sums that there are."""

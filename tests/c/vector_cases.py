@@ -82,6 +82,21 @@ def widening(source: str) -> Case:
     return Case(f"convert_{source}_f32", code, (source,), "f32", to("f32"))
 
 
+def rounding(target: str) -> Case:
+    """To the nearest integer: ties, and numbers far outside of the target's."""
+    code = f"""%d = arith.subf %a, %b : V<f32>
+    %p = arith.mulf %c, %c : V<f32>
+    %q = arith.mulf %p, %p : V<f32>
+    %s = arith.mulf %d, %q : V<f32>
+    %r = kaoken_loop.convert %s : V<f32> to V<{target}>"""
+    limits = np.iinfo(DTYPES[target])
+
+    def reference(a: Any, b: Any, c: Any) -> Any:
+        return np.clip(np.rint((a - b) * (c * c * (c * c))), limits.min, limits.max)
+
+    return Case(f"round_f32_{target}", code, ("f32",) * 3, target, reference)
+
+
 def conversion(op: str, source: str, target: str, function: Callable[..., Any]) -> Case:
     code = f'%r = "arith.{op}"(%a) : (V<{source}>) -> V<{target}>'
     return Case(f"{op}_{source}_{target}", code, (source,), target, function)
@@ -194,6 +209,8 @@ CASES = [
         ]
     ],
     comparison("cmpi", "i32", "ult", lambda a, b: a.view(np.uint32) < b.view(np.uint32)),
+    rounding("ui8"),
+    rounding("i8"),
     compare_and_select("f32", "ogt", np.greater),
     compare_and_select("i32", "sle", np.less_equal),
     Case(

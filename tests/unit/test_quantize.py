@@ -10,6 +10,7 @@ import pytest
 
 from kaoken.backend.machine import TargetMachine
 from kaoken.dialect.reference import run_module
+from kaoken.errors import KaokenError
 from kaoken.modules import parse_module
 from kaoken.options import CompileOptions
 from kaoken.passes import quantize
@@ -150,3 +151,85 @@ def test_what_is_not_a_number_shows(target: str, tmp_path: Path):
     (found,) = run_stage(model, [x])
     assert not np.isfinite(found[[0, 2, 3, 5]]).any()
     np.testing.assert_array_equal(found[[1, 4, 6]], clean[[1, 4, 6]])
+
+
+SHORT = """
+func.func @main(%x: tensor<?x{k}xf32> {{kaoken.shape = #kaoken.shape<[rows, {k}]>}})
+    -> tensor<?x{n}xf32> attributes {{kaoken.max = {{rows = 129}}}} {{
+  %w = kaoken.weight "w" : tensor<{n}x{k}xi8>
+  %s = kaoken.weight "s" : tensor<{n}xf32>
+  %f = kaoken.weight "f" : tensor<{k}xf32>
+  %q = kaoken.quantize %x factor %f : tensor<{k}xf32> {{zero_point = 128}}
+    : tensor<?x{k}xf32> -> tensor<?x{k}xui8>
+  %y = kaoken.linear %q, %w weight_scale %s : tensor<{n}xf32> {{weight_bits = 7}}
+    : tensor<?x{k}xui8>, tensor<{n}x{k}xi8> -> tensor<?x{n}xf32>
+  return %y : tensor<?x{n}xf32>
+}}
+"""
+"""A layer whose inputs are codes already, less 128."""
+LARGEST = (-64, -63, 0, 63)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["generic", "x86-64-v3", "x86-64-v4", "x86-64-v4+vnni", "x86-64-v4+amx"],
+)
+@pytest.mark.parametrize(("k", "n"), [(4, 1), (68, 17), (1000, 129)])
+def test_the_largest_sums_of_seven_bits_are_exact(target: str, k: int, n: int, tmp_path: Path):
+    """Codes of 255 and 0 beside 63 and -64, all of one sign and with changing ones."""
+    machine = TargetMachine.parse(target)
+    if not machine.runs_here():
+        pytest.skip(f"this CPU does not run {target}")
+    rng = np.random.default_rng(k)
+    weight = rng.choice(LARGEST, (n, k)).astype(np.int8)
+    weight[:4] = np.array([-64, 63, -63, 0], np.int8)[: min(n, 4), None]
+    weight[4:6, 0::2], weight[4:6, 1::2] = -64, 63
+    module = parse_module(SHORT.format(k=k, n=n))
+    ones = {"s": np.ones(n, np.float32), "f": np.ones(k, np.float32)}
+    attach_store(module, store_from({"w": weight, **ones}))
+    low = apply_passes(module, f'choose-schedule{{target="{target}"}},bake')
+    for one in loop_pipeline(CompileOptions()):
+        one.apply(make_context(), low)
+    model = compile_stage(low, tmp_path / "model", machine)
+    for rows in (1, 7, 17, 129):
+        x = rng.choice((-128, 127), (rows, k)).astype(np.float32)
+        x[0] = 127
+        x[1:2], x[2:3, 0::2], x[2:3, 1::2] = -128, 127, -128
+        expected = x.astype(np.int64) @ weight.T.astype(np.int64)
+        np.testing.assert_array_equal(run_stage(model, [x])[0], expected)
+        np.testing.assert_array_equal(run_module(module, [x])[0], expected)
+
+
+def test_codes_beyond_a_layers_bits_are_refused():
+    text = SHORT.format(k=8, n=16).replace("= 7}", "= 7, schedule = #kaoken.schedule<panel(16)>}")
+    module = parse_module(text)
+    weight = np.zeros((16, 8), np.int8)
+    weight[3, 5] = 64
+    attach_store(module, store_from({"w": weight, "s": np.ones(16), "f": np.ones(8)}))
+    with pytest.raises(KaokenError, match="weight w has codes of more than the 7 bits"):
+        apply_passes(module, "bake")
+
+
+@pytest.mark.parametrize("target", ["generic", "x86-64-v3"])
+def test_codes_saturate_at_their_bits(target: str, tmp_path: Path):
+    text = """
+func.func @main(%x: tensor<?x17xf32> {kaoken.shape = #kaoken.shape<[rows, 17]>})
+    -> (tensor<?xf32>, tensor<?x17xf32>) attributes {kaoken.max = {rows = 7}} {
+  %f = arith.constant dense<2.0> : tensor<17xf32>
+  %s = kaoken.row_scale %x {bits = 7} : tensor<?x17xf32> -> tensor<?xf32>
+  %q = kaoken.quantize %x factor %f : tensor<17xf32> {bits = 7}
+    : tensor<?x17xf32> -> tensor<?x17xi8>
+  %y = kaoken.cast %q : tensor<?x17xi8> -> tensor<?x17xf32>
+  return %s, %y : tensor<?xf32>, tensor<?x17xf32>
+}
+"""
+    module, machine = parse_module(text), TargetMachine.parse(target)
+    low = apply_passes(module, f'choose-schedule{{target="{target}"}},bake')
+    for one in loop_pipeline(CompileOptions()):
+        one.apply(make_context(), low)
+    model = compile_stage(low, tmp_path / "model", machine)
+    x = np.linspace(-50, 50, 7 * 17, dtype=np.float32).reshape(7, 17)
+    scale, codes = run_stage(model, [x])
+    np.testing.assert_array_equal(codes, np.clip(np.rint(x * 2), -64, 63))
+    np.testing.assert_array_equal(codes, run_module(module, [x])[1])
+    np.testing.assert_allclose(scale, np.abs(x).max(1) / 63, rtol=1e-6)

@@ -95,6 +95,13 @@ _TEXTS = {
     }
     return acc;
 }""",
+    "kk_dot_ui8_i7": """static inline int32_t kk_dot_ui8_i7(int32_t a, int32_t b, int32_t acc)
+{
+    for (int i = 0; i < 32; i += 8) {
+        acc += (uint8_t)((uint32_t)a >> i) * (int8_t)((uint32_t)b >> i);
+    }
+    return acc;
+}""",
     "kk_dot_i8_i8": """static inline int32_t kk_dot_i8_i8(int32_t a, int32_t b, int32_t acc)
 {
     for (int i = 0; i < 32; i += 8) {

@@ -43,6 +43,7 @@ _INSTRUCTIONS = {
     "round.f32.u8": "kk_round_u8x4({0})",
     "round.f32.i8": "kk_round_i8x4({0})",
     "dot.ui8_i8": "kk_dot_ui8_i8x4({0}, {1}, {2})",
+    "dot.ui8_i7": "kk_dot_ui8_i8x4({0}, {1}, {2})",
     "dot.ui7_i8": "kk_dot_ui7_i8x4({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x4({0}, {1}, {2})",
     "convert.f16.f32": "vcvt_f32_f16((float16x4_t){0!u})",
@@ -55,10 +56,8 @@ _INSTRUCTIONS = {
 }
 
 _SDOT = "vdotq_s32({2}, vreinterpretq_s8_s32({0}), vreinterpretq_s8_s32({1}))"
-_I8MM = {
-    "dot.ui7_i8": _SDOT,
-    "dot.ui8_i8": "vusdotq_s32({2}, vreinterpretq_u8_s32({0}), vreinterpretq_s8_s32({1}))",
-}
+_USDOT = "vusdotq_s32({2}, vreinterpretq_u8_s32({0}), vreinterpretq_s8_s32({1}))"
+_I8MM = {"dot.ui7_i8": _SDOT, "dot.ui8_i8": _USDOT, "dot.ui8_i7": _USDOT}
 _HELPERS = {
     # Products of 16 bits in 32; then the sums of two pairs, each the sum of two products.
     "kk_dot_ui8_i8x4": """static inline kk_i32x4 kk_dot_ui8_i8x4(

@@ -20,7 +20,7 @@ entry; what has neither entry nor operator is printed as a loop over the lanes.
 | `convert.i32.f32 .i8.f32 .u8.f32` | to f32; without an entry GCC 12 takes bytes one by one   |
 | `convert.f16.f32 .bf16.f32`  | from f16 or bf16, whose registers hold them as 16-bit integers |
 | `round.f32.u8`               | to the nearest integer, halves to even, saturating            |
-| `dot.ui8_i8 dot.ui7_i8 dot.bf16` | kaoken_loop.dot of words `{0}` and `{1}`, added to `{2}`      |
+| `dot.ui8_i8 .ui8_i7 .ui7_i8 .bf16` | kaoken_loop.dot of words `{0}` and `{1}`, added to `{2}`    |
 | `lookup.low.0 .1 .high.0 .1`  | kaoken_loop.lookup in `{0}[{1}]` of word `{2}`, added to `{3}`  |
 | `sum max_of min_of .f32`     | all lanes in one scalar                                       |
 | `load.i1`                    | a mask from the bools at `{0}`                                |
@@ -36,7 +36,7 @@ Those of a matrix unit are statements; tile registers are numbers:
 | `tile.zero`                  | register `{0}` becomes zeros                                  |
 | `tile.load`                  | register `{0}` from pointer `{1}`, rows `{2}` bytes apart     |
 | `tile.store`                 | register `{0}` to pointer `{1}`, rows `{2}` bytes apart       |
-| `tile.dot.ui8_i8 .i8_i8 .bf16`  | register `{0}` += `{1}` times `{2}`                        |
+| `tile.dot.ui8_i8 .ui8_i7 .i8_i8 .bf16` | register `{0}` += `{1}` times `{2}`                 |
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class TargetDescription:
     """C functions that the table's expressions call, by name."""
     costs: Mapping[str, float] = field(default_factory=lambda: {"dot.bf16": 3.0})
     """How long an entry keeps the CPU busy, in `fma.f32`; 1 where nothing is said. A `dot.bf16` of
-    less than 2 is quicker than the two fma's that it stands for."""
+    less than 2 is quicker than the two fma's that it stands for. Where a `dot.ui8_i8` takes longer
+    than a `dot.ui8_i7`, weights of int8 have seven bits."""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     l3_bytes: int = 16 << 20

@@ -64,8 +64,11 @@ _INSTRUCTIONS = {
     "convert.u8.f32": "_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32("
     "_mm_cvtsi64_si128((long long){0!u})))",
     "convert.f32.i32": "(kk_i32x8)_mm256_cvttps_epi32({0})",
+    "round.f32.u8": "kk_round_u8x8({0})",
+    "round.f32.i8": "kk_round_i8x8({0})",
     "dot.ui8_i8": "kk_dot_ui8_i8x8({0}, {1}, {2})",
-    "dot.ui7_i8": "kk_dot_ui7_i8x8({0}, {1}, {2})",
+    "dot.ui8_i7": "kk_dot_pairs_x8({0}, {1}, {2})",
+    "dot.ui7_i8": "kk_dot_pairs_x8({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x8({0}, {1}, {2})",
     "convert.f16.f32": "_mm256_cvtph_ps((__m128i){0!u})",
     **{
@@ -95,7 +98,13 @@ def _fold(name: str, operation: str) -> str:
 CPU_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
 
 _DPBUSD = "(kk_i32x8)_mm256_dpbusd_avx_epi32((__m256i){2!u}, (__m256i){0!u}, (__m256i){1!u})"
-_AVXVNNI = {"dot.ui8_i8": _DPBUSD, "dot.ui7_i8": _DPBUSD}
+_DOTS = ("dot.ui8_i8", "dot.ui8_i7", "dot.ui7_i8")
+_AVXVNNI = Feature(
+    ("avx_vnni",),
+    ("-mavxvnni",),
+    dict.fromkeys(_DOTS, _DPBUSD),
+    costs=dict.fromkeys(_DOTS, 1.0),
+)
 # Even and odd bytes apart: a product of ui8 and i8 fits 16 bits, a sum of two need not.
 _DOT_UI8_I8 = """static inline kk_i32x8 kk_dot_ui8_i8x8(kk_i32x8 a, kk_i32x8 b, kk_i32x8 acc)
 {
@@ -106,8 +115,9 @@ _DOT_UI8_I8 = """static inline kk_i32x8 kk_dot_ui8_i8x8(kk_i32x8 a, kk_i32x8 b, 
     const kk_i32x8 sum = (kk_i32x8)_mm256_madd_epi16(even, even_b);
     return acc + sum + (kk_i32x8)_mm256_madd_epi16(odd, odd_b);
 }"""
-# Two products are 2 * 127 * 127 = 32258 at most: vpmaddubsw never saturates.
-_DOT_UI7_I8 = """static inline kk_i32x8 kk_dot_ui7_i8x8(kk_i32x8 a, kk_i32x8 b, kk_i32x8 acc)
+# Two products are 2 * 127 * 127 = 32258 or 2 * 255 * 64 = 32640 at most: vpmaddubsw never
+# saturates.
+_DOT_PAIRS = """static inline kk_i32x8 kk_dot_pairs_x8(kk_i32x8 a, kk_i32x8 b, kk_i32x8 acc)
 {
     const __m256i pairs = _mm256_maddubs_epi16((__m256i)a, (__m256i)b);
     return acc + (kk_i32x8)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
@@ -140,6 +150,13 @@ _LOOKUP = """static inline kk_i32x8 kk_lookup_{part}_x8(
     const __m256i pairs = _mm256_maddubs_epi16({order});
     return acc + (kk_i32x8)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }}"""
+# Integers of 32 bits to 16, then to 8, saturating; what is beyond 32 bits is taken down before.
+_ROUND = """static inline kk_{name}x8 kk_round_{name}x8(kk_f32x8 x)
+{{
+    const __m256i n = _mm256_cvtps_epi32(_mm256_min_ps(x, _mm256_set1_ps({most})));
+    const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    return (kk_{name}x8)_mm_cvtsi128_si64({pack}(half, half));
+}}"""
 
 TARGET = TargetDescription(
     name="x86-64-v3",
@@ -153,20 +170,24 @@ TARGET = TargetDescription(
         "clang": ("-march=x86-64-v3",),
         "zig": ("-march=x86_64_v3",),
     },
-    features={"avxvnni": Feature(("avx_vnni",), ("-mavxvnni",), _AVXVNNI)},
+    features={"avxvnni": _AVXVNNI},
     headers=("immintrin.h",),
     mask_type="kk_i32x8",
     instructions=_INSTRUCTIONS,
     helpers={
         "kk_dot_ui8_i8x8": _DOT_UI8_I8,
-        "kk_dot_ui7_i8x8": _DOT_UI7_I8,
+        "kk_dot_pairs_x8": _DOT_PAIRS,
         "kk_dot_bf16x8": _DOT_BF16,
+        "kk_round_u8x8": _ROUND.format(name="u8", most="255.0f", pack="_mm_packus_epi16"),
+        "kk_round_i8x8": _ROUND.format(name="i8", most="127.0f", pack="_mm_packs_epi16"),
         "kk_lookup_low_x8": _LOOKUP.format(part="low", order="bytes, ones"),
         "kk_lookup_high_x8": _LOOKUP.format(part="high", order="ones, bytes"),
         "kk_sum_f32x8": _fold("kk_sum_f32x8", "add"),
         "kk_max_of_f32x8": _fold("kk_max_of_f32x8", "max"),
         "kk_min_of_f32x8": _fold("kk_min_of_f32x8", "min"),
     },
+    # Of bytes as measured in loops on Zen 3, 128 x 768 x 3072.
+    costs={"dot.bf16": 3.0, "dot.ui8_i8": 3.4, "dot.ui8_i7": 2.3, "dot.ui7_i8": 2.3},
     l1_bytes=32 << 10,
     l2_bytes=512 << 10,
     l3_bytes=16 << 20,

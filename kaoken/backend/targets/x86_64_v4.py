@@ -81,7 +81,8 @@ _INSTRUCTIONS = {
     "_mm512_max_epi32(_mm512_cvtps_epi32({0}), _mm512_setzero_si512()))",
     "round.f32.i8": "(kk_i8x16)_mm512_cvtsepi32_epi8(_mm512_cvtps_epi32({0}))",
     "dot.ui8_i8": "kk_dot_ui8_i8x16({0}, {1}, {2})",
-    "dot.ui7_i8": "kk_dot_ui7_i8x16({0}, {1}, {2})",
+    "dot.ui8_i7": "kk_dot_pairs_x16({0}, {1}, {2})",
+    "dot.ui7_i8": "kk_dot_pairs_x16({0}, {1}, {2})",
     "dot.bf16": "kk_dot_bf16x16({0}, {1}, {2})",
     "convert.f16.f32": "_mm512_cvtph_ps((__m256i){0!u})",
     "splat.i1": "(__mmask16)-({0!u})",
@@ -93,7 +94,13 @@ _INSTRUCTIONS = {
 }
 
 _DPBUSD = "(kk_i32x16)_mm512_dpbusd_epi32((__m512i){2!u}, (__m512i){0!u}, (__m512i){1!u})"
-_VNNI = {"dot.ui8_i8": _DPBUSD, "dot.ui7_i8": _DPBUSD}
+_DOTS = ("dot.ui8_i8", "dot.ui8_i7", "dot.ui7_i8")
+_VNNI = Feature(
+    ("avx512_vnni",),
+    ("-mavx512vnni",),
+    dict.fromkeys(_DOTS, _DPBUSD),
+    costs=dict.fromkeys(_DOTS, 1.0),
+)
 _VBMI = {
     f"lookup.{part}.{nibble}": f"kk_lookup_{part}_x16(&{{0}}[{{1}}], {{2}}, {{3}}, {nibble})"
     for part in ("low", "high")
@@ -113,6 +120,7 @@ _AMX = {
     "tile.store": "_tile_stored({0}, {1}, {2});",
     "tile.dot.bf16": "_tile_dpbf16ps({0}, {1}, {2});",
     "tile.dot.ui8_i8": "_tile_dpbusd({0}, {1}, {2});",
+    "tile.dot.ui8_i7": "_tile_dpbusd({0}, {1}, {2});",
     "tile.dot.i8_i8": "_tile_dpbssd({0}, {1}, {2});",
 }
 # vpermb looks up in 64 bytes: those of a nibble's 16 values, for each byte of a word.
@@ -170,8 +178,9 @@ _HELPERS = {
     const kk_i32x16 sum = (kk_i32x16)_mm512_madd_epi16(even, even_b);
     return acc + sum + (kk_i32x16)_mm512_madd_epi16(odd, odd_b);
 }""",
-    # Two products are 2 * 127 * 127 = 32258 at most: vpmaddubsw never saturates.
-    "kk_dot_ui7_i8x16": """static inline kk_i32x16 kk_dot_ui7_i8x16(
+    # Two products are 2 * 127 * 127 = 32258 or 2 * 255 * 64 = 32640 at most: vpmaddubsw never
+    # saturates.
+    "kk_dot_pairs_x16": """static inline kk_i32x16 kk_dot_pairs_x16(
     kk_i32x16 a, kk_i32x16 b, kk_i32x16 acc)
 {
     const __m512i pairs = _mm512_maddubs_epi16((__m512i)a, (__m512i)b);
@@ -223,7 +232,7 @@ TARGET = TargetDescription(
         "zig": ("-march=x86_64_v4", "-mprefer-vector-width=512"),
     },
     features={
-        "vnni": Feature(("avx512_vnni",), ("-mavx512vnni",), _VNNI),
+        "vnni": _VNNI,
         "bf16": Feature(("avx512_bf16",), ("-mavx512bf16",), _BF16, costs={"dot.bf16": 1.0}),
         # Zen 4 begins a vdpbf16ps as often as an fma, a Sapphire Rapids a quarter as often.
         "slow-bf16": Feature(
@@ -245,6 +254,8 @@ TARGET = TargetDescription(
     mask_type="__mmask16",
     instructions=_INSTRUCTIONS,
     helpers=_HELPERS,
+    # Of bytes by instructions, two of which begin in a cycle: four and the splitting, or three.
+    costs={"dot.bf16": 3.0, "dot.ui8_i8": 5.0, "dot.ui8_i7": 3.0, "dot.ui7_i8": 3.0},
     l1_bytes=32 << 10,
     l2_bytes=1 << 20,
     l3_bytes=32 << 20,

@@ -53,6 +53,7 @@ _LINEAR_PROPERTIES = (
     "eps",
     "out_features",
     "input_zero_point",
+    "weight_bits",
     "format",
     "density",
     "schedule",

@@ -38,10 +38,12 @@ class DotKind(StrEnum):
     """What a packed 32-bit word holds: four products of ui8 and i8, or two of bf16.
 
     With UI7_I8 the unsigned bytes are below 128, and the signed ones not -128: two products fit
-    into 16 bits, and the unsigned bytes may be taken as signed. I8_I8 is of signed ones alone.
+    into 16 bits, and the unsigned bytes may be taken as signed. With UI8_I7 the signed ones are
+    within -64 .. 63, and two products fit as well. I8_I8 is of signed ones alone.
     """
 
     UI8_I8 = "ui8_i8"
+    UI8_I7 = "ui8_i7"
     I8_I8 = "i8_i8"
     UI7_I8 = "ui7_i8"
     BF16 = "bf16"
@@ -57,8 +59,9 @@ class DotOp(IRDLOperation):
     """`acc` plus the products of the numbers that two i32 words hold, lane by lane.
 
     With `ui8_i8` four unsigned bytes of lhs meet four signed ones of rhs, summed exactly in i32; so
-    with `ui7_i8`, where they are in 0 .. 127 and -127 .. 127; with `i8_i8` all are signed;
-    with `bf16` two pairs of bf16 are summed in f32.
+    with `ui8_i7`, where the signed ones are in -64 .. 63, and with `ui7_i8`, where they are in
+    0 .. 127 and -127 .. 127; with `i8_i8` all are signed; with `bf16` two pairs of bf16 are summed
+    in f32.
     """
 
     name = "kaoken_loop.dot"

@@ -10,7 +10,7 @@ from kaoken.dialect.nn.activations import (
     TanhOp,
 )
 from kaoken.dialect.nn.attention import AttentionOp
-from kaoken.dialect.nn.checks import broadcast_shapes, expect_integers
+from kaoken.dialect.nn.checks import BYTE_BITS, broadcast_shapes, check_bits, expect_integers
 from kaoken.dialect.nn.linear import BLOCK_EXTRA, MIDDLE, NARROW, UI8, LinearOp, MatmulOp
 from kaoken.dialect.nn.norms import LayerNormOp, NormalizeOp, RmsNormOp, RowNormOp
 from kaoken.dialect.nn.tokens import EmbeddingOp, MeanPoolOp

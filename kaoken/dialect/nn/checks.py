@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import IntegerType, i1
+from xdsl.dialects.builtin import IntegerAttr, IntegerType, i1
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from kaoken.dialect.attributes import Shape
 from kaoken.dialect.base import tensor_type, unify
 from kaoken.dialect.dims import Dim
+
+BYTE_BITS = 8
+"""The bits of a code, unless it says another number of them."""
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
@@ -46,3 +49,11 @@ def expect_shape(shape: Shape, wanted: Shape, what: str) -> None:
         raise VerifyException(f"{what} has {len(shape)} dimensions, not {len(wanted)}")
     for a, b in zip(shape, wanted, strict=True):
         unify(a, b, what)
+
+
+def check_bits(bits: IntegerAttr, are_signed_codes: bool) -> None:
+    """Refuse what is no number of bits of signed codes, and fewer than 8 of anything else."""
+    if not 2 <= bits.value.data <= BYTE_BITS:
+        raise VerifyException("signed codes have 2 to 8 bits")
+    if bits.value.data < BYTE_BITS and not are_signed_codes:
+        raise VerifyException("only signed codes around zero have fewer than 8 bits")

@@ -37,7 +37,13 @@ from kaoken.dialect.attributes import (
 from kaoken.dialect.base import AnyTensor, KaokenOp, tensor_type, unify
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import WORD_BYTES, FormatAttr
-from kaoken.dialect.nn.checks import broadcast_shapes, expect_shape, expect_vector
+from kaoken.dialect.nn.checks import (
+    BYTE_BITS,
+    broadcast_shapes,
+    check_bits,
+    expect_shape,
+    expect_vector,
+)
 
 UI8 = IntegerType(8, Signedness.UNSIGNED)
 MIDDLE = 128
@@ -61,6 +67,8 @@ class LinearOp(KaokenOp):
     summed exactly in i32. The result is f32; of bf16 and i8 weights it may be bf16 where no norm
     follows, rounded at the end. Panels of bf16 hold pairs, [ceil(N/R), K/2, R, 2], those of i8
     fours, [ceil(N/R), 1 + K/4, R, 4], after the column's sum times the negated zero point as i32.
+    Where `weight_bits` are fewer than 8, weights of i8 are that small: -64 .. 63 with seven, which
+    some CPUs multiply by ui8 more quickly.
 
     With a `format` the weight is codes of few bits, ui8 [N, K], with `weight_scale`, and perhaps
     `weight_min`, a number for each group, [N, G]; the input is what `kaoken.quantize_blocks` gives.
@@ -95,6 +103,7 @@ class LinearOp(KaokenOp):
     eps = opt_prop_def(FloatAttr)
     out_features = opt_prop_def(IntegerAttr)
     input_zero_point = prop_def(IntegerAttr, default_value=IntegerAttr(MIDDLE, i64))
+    weight_bits = prop_def(IntegerAttr, default_value=IntegerAttr(BYTE_BITS, i64))
     format = opt_prop_def(FormatAttr)
     density = opt_prop_def(FloatAttr)
     schedule = opt_prop_def(ScheduleAttr)
@@ -168,6 +177,7 @@ class LinearOp(KaokenOp):
             self._verify_scales(rest, x[:-1], n)
         else:
             self._verify_groups(rest, w, n)
+        check_bits(self.weight_bits, self.weight_scale is not None and self.format is None)
         self._verify_norm()
         return result
 

@@ -6,7 +6,7 @@ import numpy as np
 from xdsl.interpreter import Interpreter, impl
 
 from kaoken import quantized
-from kaoken.dialect import quant
+from kaoken.dialect import nn, quant
 from kaoken.dialect.reference.results import Arrays, OpFunctions, result, result_dtype, wide
 
 
@@ -17,7 +17,8 @@ class QuantFunctions(OpFunctions):
     def row_scale(self, interpreter: Interpreter, op: quant.RowScaleOp, args: Arrays) -> Arrays:
         x = args[0] if op.factor is None else args[0] * args[1]
         zero_point = op.zero_point.value.data
-        above, below = quant.steps_above(zero_point), quant.steps_below(zero_point)
+        bits = op.bits.value.data
+        above, below = quant.steps_above(zero_point, bits), quant.steps_below(zero_point, bits)
         largest = np.maximum(x, x * np.float32(-above / below)).max(-1).astype(np.float32)
         return (np.maximum(largest * np.float32(1 / above), np.float32(quant.LEAST_SCALE)),)
 
@@ -35,7 +36,9 @@ class QuantFunctions(OpFunctions):
             x = x if op.factor is None else x * rest[1]
         steps = (wide(x) * wide(by) + op.zero_point.value.data).astype(np.float32)
         limits = np.iinfo(dtype := result_dtype(op))
-        return (np.clip(np.rint(steps), limits.min, limits.max).astype(dtype),)
+        unused = nn.BYTE_BITS - op.bits.value.data
+        codes = np.clip(np.rint(steps), limits.min >> unused, limits.max >> unused)
+        return (codes.astype(dtype),)
 
     @impl(quant.DequantizeOp)
     def dequantize(self, interpreter: Interpreter, op: quant.DequantizeOp, args: Arrays) -> Arrays:

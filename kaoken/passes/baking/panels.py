@@ -22,7 +22,9 @@ from kaoken.dialect.base import shaped
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import FormatAttr
 from kaoken.dialect.nn import MIDDLE, EmbeddingOp, LinearOp, WeightOp
+from kaoken.dialect.quant import largest_code
 from kaoken.dtypes import element_type
+from kaoken.errors import KaokenError
 from kaoken.passes.baking.workspace import Workspace
 from kaoken.quantized import pack_codes, pack_groups
 
@@ -83,6 +85,8 @@ class PanelPacker:
     def _panels(self, weight: WeightOp, width: int, op: LinearOp, is_weight: bool) -> SSAValue:
         source = weight.key.data
         zero_point = op.input_zero_point.value.data if is_weight and op.format is None else None
+        if zero_point is not None:
+            _check_codes(self.work[source], op.weight_bits.value.data, source)
         if (key := (source, width, zero_point)) not in self.packed:
             array, format_ = self.work[source], None
             if zero_point is not None:
@@ -105,6 +109,13 @@ class PanelPacker:
             Rewriter.insert_op(op, InsertPoint.after(source))
             self.named[source, key] = op.result
         return self.named[source, key]
+
+
+def _check_codes(array: np.ndarray, bits: int, source: str) -> None:
+    """Refuse codes that a layer promises not to have: sums of their products would overflow."""
+    largest = largest_code(bits)
+    if array.dtype == np.int8 and not -largest - 1 <= array.min() <= array.max() <= largest:
+        raise KaokenError(f"weight {source} has codes of more than the {bits} bits of weight_bits")
 
 
 def panel_width(op: LinearOp) -> int | None:

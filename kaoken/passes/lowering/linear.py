@@ -30,7 +30,7 @@ from kaoken.dialect.attributes import Activation, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
 from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
-from kaoken.dialect.nn import UI8, LinearOp, MatmulOp
+from kaoken.dialect.nn import BYTE_BITS, UI8, LinearOp, MatmulOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.errors import KaokenError
 from kaoken.passes.literal import is_literal, lower_literal_linear
@@ -179,7 +179,8 @@ def _steps(op: LinearOp) -> tuple[DotKind | None, int]:
     """How words are multiplied, if inputs are words too, and how many steps of k there are."""
     element, weight = (tensor_type(value).element_type for value in (op.input, op.weight))
     if element == UI8:
-        return DotKind.UI8_I8, op.k // WORD_BYTES
+        is_short = op.weight_bits.value.data < BYTE_BITS
+        return DotKind.UI8_I7 if is_short else DotKind.UI8_I8, op.k // WORD_BYTES
     if weight == bf16:
         return DotKind.BF16 if element == bf16 else None, op.k * 2 // WORD_BYTES
     return None, op.k
@@ -414,10 +415,12 @@ def _integer_sum(
 ) -> SSAValue:
     """The exact sum in i32, times the scales, plus the bias."""
     assert linear.scales is not None
+    assert linear.dot is not None
+    kind = linear.dot
 
     def step(k: SSAValue, acc: SSAValue) -> SSAValue:
         words = weight(linear.weight, kernel.affine(lambda k: k + 1, k))
-        return kernel.insert(DotOp(DotKind.UI8_I8, _word(kernel, linear, i, k), words, acc))
+        return kernel.insert(DotOp(kind, _word(kernel, linear, i, k), words, acc))
 
     total = kernel.insert(
         ConvertOp(kernel.fold("k", linear.k, weight(linear.weight, 0), step), f32)

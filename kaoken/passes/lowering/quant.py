@@ -34,6 +34,7 @@ from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim
 from kaoken.dialect.formats import WORD_BYTES
 from kaoken.dialect.kaoken_loop import ConvertOp
+from kaoken.dialect.nn import BYTE_BITS
 from kaoken.dialect.quant import (
     LEAST_SCALE,
     DequantizeOp,
@@ -41,6 +42,7 @@ from kaoken.dialect.quant import (
     QuantizeBlocksOp,
     QuantizeOp,
     RowScaleOp,
+    largest_code,
     steps_above,
     steps_below,
 )
@@ -57,7 +59,7 @@ def lower_row_scale(op: RowScaleOp, kernel: Kernel) -> None:
     x = kernel.buffer("x", op.input, (rows, width))
     factor = None if op.factor is None else kernel.buffer("factor", op.factor)
     y = kernel.buffer("y", op.result, (rows,))
-    zero_point = op.zero_point.value.data
+    zero_point, bits = op.zero_point.value.data, op.bits.value.data
     count = kernel.size("n", width)
     with kernel.parallel("m", kernel.size("m", rows)) as m:
         zero = kernel.constant(0.0, f32)
@@ -71,7 +73,7 @@ def lower_row_scale(op: RowScaleOp, kernel: Kernel) -> None:
             ]
 
         largest, nothing = kernel.reduce("h", count, [zero, zero], larger)
-        step = kernel.constant(1 / steps_above(zero_point), f32)
+        step = kernel.constant(1 / steps_above(zero_point, bits), f32)
         scale = kernel.insert(arith.MulfOp(largest, step))
         least = kernel.constant(LEAST_SCALE, f32)
         bounded = kernel.insert(arith.MaximumfOp(scale, least))
@@ -117,7 +119,17 @@ def lower_quantize(op: QuantizeOp, kernel: Kernel) -> None:
             else:
                 value = _times(kernel, value, factor, h)
             steps = kernel.insert(math.FmaOp(value, by, zero_point))
+            steps = _saturated(kernel, steps, op.bits.value.data)
             kernel.store(kernel.insert(ConvertOp(steps, to)), y, *place)
+
+
+def _saturated(kernel: Kernel, steps: SSAValue, bits: int) -> SSAValue:
+    """Steps within what codes of so few bits hold; conversion saturates those of eight bits."""
+    if bits == BYTE_BITS:
+        return steps
+    largest = largest_code(bits)
+    most, least = (kernel.constant(limit, f32) for limit in (largest, -largest - 1))
+    return kernel.insert(arith.MaximumfOp(kernel.insert(arith.MinimumfOp(steps, most)), least))
 
 
 def lower_quantize_blocks(op: QuantizeBlocksOp, kernel: Kernel) -> None:

@@ -4,6 +4,12 @@
 // RUN: kaoken-opt %s -p 'quantize{dtype=bf16 target="x86-64-v4+bf16"}' | filecheck %s --check-prefix=BF16
 // RUN: kaoken-opt %s -p 'quantize{dtype=bf16 target=x86-64-v3}' | filecheck %s --check-prefix=WEIGHTS
 // RUN: kaoken-opt %s -p 'quantize{dtype=int8 target=x86-64-v3}' | filecheck %s --check-prefix=SLOW
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target=x86-64-v3},quantize{dtype=int8 target=x86-64-v3}' | filecheck %s --check-prefix=SEVEN
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target=x86-64-v4},canonicalize,fuse' | filecheck %s --check-prefix=SEVEN
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target="x86-64-v3+avxvnni"}' | filecheck %s --check-prefix=EIGHT
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target="x86-64-v4+vnni"}' | filecheck %s --check-prefix=EIGHT
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target="x86-64-v4+amx"}' | filecheck %s --check-prefix=EIGHT
+// RUN: kaoken-opt %s -p 'quantize{dtype=int8 target=generic}' | filecheck %s --check-prefix=EIGHT
 // RUN: kaoken-opt %s -p 'quantize{dtype=f32}' | filecheck %s --check-prefix=F32
 // RUN: not kaoken-opt %s -p 'quantize{dtype=int7}' 2>&1 | filecheck %s --check-prefix=BAD
 
@@ -22,6 +28,16 @@
 // CHECK-NEXT: %[[vq:.*]] = kaoken.quantize %v scale %[[vs]]
 // CHECK-NEXT: kaoken.linear %[[xq]], %[[vq]] input_scale
 // CHECK:      kaoken.linear %{{.*}}, %u : tensor<?x3xf32>, tensor<8x3xf32> -> tensor<?x8xf32>
+// Without an instruction for products of ui8 and i8 weights have seven bits; inputs keep theirs.
+// SEVEN-LABEL: func.func @main
+// SEVEN:      %[[xs:.*]] = kaoken.row_scale %x : tensor<?x8xf32> -> tensor<?xf32>
+// SEVEN-NEXT: %[[xq:.*]] = kaoken.quantize %x scale %[[xs]] : tensor<?xf32> {zero_point = 128 : i64} : tensor<?x8xf32> -> tensor<?x8xui8>
+// SEVEN-NEXT: %[[ws:.*]] = kaoken.row_scale %w {bits = 7 : i64} : tensor<16x8xf32> -> tensor<16xf32>
+// SEVEN-NEXT: %[[wq:.*]] = kaoken.quantize %w scale %[[ws]] : tensor<16xf32> {bits = 7 : i64} : tensor<16x8xf32> -> tensor<16x8xi8>
+// SEVEN-NEXT: kaoken.linear %[[xq]], %[[wq]] bias %b : tensor<16xf32> input_scale %[[xs]] : tensor<?xf32> weight_scale %[[ws]] : tensor<16xf32> {activation = #kaoken<activation relu>, weight_bits = 7 : i64} :
+// EIGHT-NOT: bits
+// EIGHT:     kaoken.linear %{{.*}} : tensor<?x8xui8>, tensor<16x8xi8>
+// EIGHT-NOT: bits = 7
 // BF16:      %[[xb:.*]] = kaoken.cast %x : tensor<?x8xf32> -> tensor<?x8xbf16>
 // BF16-NEXT: %[[wb:.*]] = kaoken.cast %w : tensor<16x8xf32> -> tensor<16x8xbf16>
 // BF16-NEXT: kaoken.linear %[[xb]], %[[wb]] bias %b

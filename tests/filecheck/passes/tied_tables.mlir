@@ -2,6 +2,8 @@
 // RUN: kaoken-opt %s -p "bake{target=x86-64-v3},bake" | filecheck %s
 // RUN: kaoken-opt %s -p "quantize{dtype=bf16}" | filecheck %s --check-prefix=BF16
 // RUN: kaoken-opt %s -p "quantize{dtype=int8}" | filecheck %s --check-prefix=INT8
+// RUN: kaoken-opt %s -p "quantize{dtype=int8 target=x86-64-v3}" | filecheck %s --check-prefix=SEVEN
+// RUN: kaoken-opt %s -p "quantize{dtype=int8 target=x86-64-v3},bake" | filecheck %s --check-prefix=ONCE
 // RUN: kaoken-opt %s -p "bake{target=x86-64-v3},lower-to-loops" | filecheck %s --check-prefix=LOOPS
 
 // A table that the layer of logits multiplies as well is stored once, and read where it is packed.
@@ -26,6 +28,18 @@ func.func @main(%ids: tensor<?xi64> {kaoken.shape = #kaoken.shape<[s]>}) -> tens
 // INT8-NEXT: [[F:%.*]] = kaoken.embedding [[C]], %ids : tensor<20x1xf32>, tensor<?xi64> -> tensor<?x1xf32>
 // INT8-NEXT: [[N:%.*]] = kaoken.cast [[R]] : tensor<?x4xi8> -> tensor<?x4xf32>
 // INT8-NEXT: kaoken.elementwise mul [[N]], [[F]]
+
+// The look-up reads the codes that the layer multiplies, of seven bits as well.
+// SEVEN:      [[S:%.*]] = kaoken.row_scale %w {bits = 7 : i64}
+// SEVEN-NEXT: [[Q:%.*]] = kaoken.quantize %w scale [[S]] : tensor<20xf32> {bits = 7 : i64}
+// SEVEN:      kaoken.embedding [[Q]]
+// SEVEN:      kaoken.row_scale %w {bits = 7 : i64}
+// SEVEN:      kaoken.linear {{.*}}weight_bits = 7
+
+// ONCE:       [[T:%.*]] = kaoken.weight {{.*}} : tensor<3x2x8x4xi8>
+// ONCE-NOT:   i8>
+// ONCE:       kaoken.embedding [[T]]
+// ONCE:       kaoken.linear %{{.*}}, [[T]]
 
 // LOOPS-LABEL: func.func private @embedding_20x4(%table: memref<3x4x8xf32>, %ids: memref<?xi64>
 // LOOPS:       [[ROW:%.*]] = arith.select
