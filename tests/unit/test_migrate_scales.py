@@ -13,7 +13,7 @@ from kaoken.calibration import Observation, random_samples
 from kaoken.dialect.nn import WeightOp
 from kaoken.dialect.reference import run_module
 from kaoken.errors import KaokenError
-from kaoken.modules import parse_module
+from kaoken.modules import parse_module, stored_keys
 from kaoken.weights import store_of
 from tests.c.stages import compile_stage, run_stage
 from tests.helpers import apply_passes, assert_close, fill_weights, main_function, random_inputs
@@ -113,6 +113,22 @@ def test_migration_is_idempotent(producer: str, tmp_path: Path):
     calibrate = f'calibrate{{inputs="{samples_file(tmp_path, module)}"}}'
     once = apply_passes(module, f"{calibrate},migrate-scales")
     assert str(apply_passes(once, "calibrate,migrate-scales")) == str(once)
+
+
+@pytest.mark.parametrize(
+    ("target", "alpha"), [("x86-64-v3", 0.5), ("x86-64-v3+avxvnni", 0.7), ("generic", 0.7)]
+)
+def test_less_of_a_size_goes_into_weights_of_seven_bits(target: str, alpha: float, tmp_path: Path):
+    module = outlier_module("layer_norm")
+    calibrate = f'calibrate{{inputs="{samples_file(tmp_path, module)}"}}'
+    found, expected = (
+        apply_passes(module, f"{calibrate},migrate-scales{{{option}}}")
+        for option in (f'target="{target}"', f"alpha={alpha}")
+    )
+    keys = [key for key in stored_keys(expected) if key.endswith(".migrated")]
+    assert keys
+    for key in keys:
+        np.testing.assert_array_equal(store_of(found)[key], store_of(expected)[key])
 
 
 @pytest.mark.parametrize("activations", ["dynamic", "static"])

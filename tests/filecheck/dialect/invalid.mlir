@@ -232,3 +232,27 @@ func.func @main(%i: index) {
   func.return
 }
 // CHECK: 1 strides do not give vector<2x4xi32>
+
+// -----
+
+func.func @main(%x: tensor<4x8xf32>, %s: tensor<4xf32>) {
+  %0 = kaoken.quantize %x scale %s : tensor<4xf32> {bits = 9} : tensor<4x8xf32> -> tensor<4x8xi8>
+  func.return
+}
+// CHECK: signed codes have 2 to 8 bits
+
+// -----
+
+func.func @main(%x: tensor<4x8xf32>, %s: tensor<4xf32>) {
+  %0 = kaoken.quantize %x scale %s : tensor<4xf32> {bits = 7, zero_point = 128} : tensor<4x8xf32> -> tensor<4x8xui8>
+  func.return
+}
+// CHECK: only signed codes around zero have fewer than 8 bits
+
+// -----
+
+func.func @main(%x: tensor<4x8xf32>, %w: tensor<8x8xf32>) {
+  %0 = kaoken.linear %x, %w {weight_bits = 7} : tensor<4x8xf32>, tensor<8x8xf32> -> tensor<4x8xf32>
+  func.return
+}
+// CHECK: only signed codes around zero have fewer than 8 bits
