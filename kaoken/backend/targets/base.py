@@ -107,6 +107,8 @@ class TargetDescription:
     """How long an entry keeps the CPU busy, in `fma.f32`; 1 where nothing is said. A `dot.bf16` of
     less than 2 is quicker than the two fma's that it stands for. Where a `dot.ui8_i8` takes longer
     than a `dot.ui8_i7`, weights of int8 have seven bits."""
+    fetches_streams: bool = True
+    """Whether it pays to ask for what a stream of weights gives next, several lines ahead."""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     l3_bytes: int = 16 << 20

@@ -29,7 +29,7 @@ from xdsl.ir import Attribute, SSAValue
 from kaoken.dialect.attributes import Activation, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
-from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
+from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp, ViewOp
 from kaoken.dialect.nn import BYTE_BITS, UI8, LinearOp, MatmulOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.errors import KaokenError
@@ -48,6 +48,8 @@ from kaoken.passes.lowering.skipping import NonzeroSteps, single_row, unless_sin
 from kaoken.passes.lowering.unpacked import UNPACKED_ROWS, UnpackedGroups, UnpackedPanels
 
 WORD_BYTES = 4
+STREAMS = "p"
+"""The loop over the panels that a single row passes at once."""
 SUM_BLOCK = 256
 """Steps of k that are summed before they meet the rest of a sum of f32."""
 
@@ -90,6 +92,17 @@ class _Linear:
     """Which steps of a single row are to be multiplied, where others are passed over."""
     tables: SSAValue | None
     """Sums for all codes of a single row."""
+    streams: int
+    """The panels that a single row passes at once, as the schedule's `tile(p, S)` says; 0: one, as
+    other rows."""
+
+    @property
+    def has_single_row_nest(self) -> bool:
+        return bool(self.streams) or self.nonzeros is not None or self.tables is not None
+
+    def of_many_rows(self) -> _Linear:
+        """The same without what holds for a single row alone."""
+        return replace(self, nonzeros=None, tables=None)
 
 
 def lower_linear(op: LinearOp, kernel: Kernel) -> None:
@@ -168,10 +181,11 @@ def _arguments(op: LinearOp, kernel: Kernel) -> _Linear:
         op.activation.data,
         few_bits,
         op.schedule is not None and bool(op.schedule.all("tensorize")),
-        _row_block(op),
+        _tile_size(op, "i"),
         op.is_rounded,
         _nonzeros(op, kernel, few_bits.groups if few_bits else -(-k // SUM_BLOCK)),
         None if op.tables is None else kernel.buffer("tables", op.tables),
+        _tile_size(op, STREAMS),
     )
 
 
@@ -224,9 +238,10 @@ def _nonzeros(op: LinearOp, kernel: Kernel, blocks: int) -> NonzeroSteps | None:
     return NonzeroSteps(kernel.buffer("nonzeros", op.nonzeros), blocks)
 
 
-def _row_block(op: LinearOp) -> int:
+def _tile_size(op: LinearOp, loop: str) -> int:
+    """S of the schedule's `tile(loop, S)`, which asks for a nest with that loop; 0 without one."""
     tiles = [] if op.schedule is None else op.schedule.all("tile")
-    return next((int(size) for name, size in (d.args for d in tiles) if name == "i"), 0)
+    return next((int(size) for name, size in (d.args for d in tiles) if name == loop), 0)
 
 
 def _scales(op: LinearOp, kernel: Kernel, rows: Dim, columns: Shape) -> _Scales | None:
@@ -248,11 +263,12 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
     if linear.few_bits is not None and linear.row_block:
         _unpacked_nest(kernel, linear, m, linear.few_bits)
         rows, first = rows.rest(UNPACKED_ROWS), _first_of_rest(kernel, m)
-    if linear.nonzeros is not None or linear.tables is not None:
-        _single_row_nest(kernel, linear, m)
+    if linear.has_single_row_nest:
+        _single_row_nests(kernel, linear, m, panels)
         rows = unless_single(kernel, rows, m)
     if rows.constant == 0:
         return
+    linear = linear.of_many_rows()
     with (
         kernel.parallel("m", rows) as row,
         kernel.parallel("n0", panels) as p,
@@ -262,28 +278,29 @@ def _panel_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
         _output(kernel, linear, i, (p, lane), lambda w, k: kernel.load(w, p, k, lane))
 
 
-def _single_row_nest(kernel: Kernel, linear: _Linear, m: Index) -> None:
-    """One row, of which zeros are passed over, or whose products are looked up."""
+def _single_row_nests(kernel: Kernel, linear: _Linear, m: Index, panels: int) -> None:
+    """One row, whose panels are read several at once, of which zeros are passed over, or whose
+    products are looked up. What is left of the panels has a nest of its own."""
+    streams = linear.streams
+    together = panels - panels % streams if streams else 0
+    if together:
+        _single_row_nest(kernel, linear, m, STREAMS, range(together))
+    if together < panels:
+        _single_row_nest(kernel, linear, m, "n0", range(together, panels))
+
+
+def _single_row_nest(
+    kernel: Kernel, linear: _Linear, m: Index, name: str, panels: range
+) -> None:
     assert isinstance(linear.weight.type, MemRefType)
-    panels, _, width = linear.weight.type.get_shape()
-    few_bits, nonzeros = linear.few_bits, linear.nonzeros
-    if few_bits is not None:
-        few_bits = replace(few_bits, nonzeros=nonzeros, tables=linear.tables)
+    width = linear.weight.type.get_shape()[2]
     with (
         kernel.parallel("row", single_row(kernel, m)) as i,
-        kernel.parallel("n0", panels) as p,
+        kernel.parallel(name, len(panels)) as number,
         kernel.parallel("n1", width) as lane,
     ):
-
-        def weight(w: SSAValue, k: Index) -> SSAValue:
-            return kernel.load(w, p, k, lane)
-
-        start = _start(kernel, linear, (p, lane))
-        if few_bits is not None:
-            value = sum_of_groups(kernel, few_bits, i, start, weight)
-        else:
-            value = _float_sum(kernel, linear, i, (p, lane), weight, nonzeros)
-        _finish(kernel, linear, i, (p, lane), value)
+        p = kernel.add_index(number, panels.start) if panels.start else number
+        _output(kernel, linear, i, (p, lane), lambda w, k: kernel.load(w, p, k, lane))
 
 
 def _first_of_rest(kernel: Kernel, m: Index) -> Index:
@@ -311,9 +328,13 @@ def _unpacked_nest(kernel: Kernel, linear: _Linear, m: Index, few_bits: FewBitsB
 def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
     """All whole panels in one nest, the rest of the columns in a second one."""
     panels, rest = divmod(n, width)
-    if panels:
+    rows, linear = Extent.of(m), linear.of_many_rows()
+    if panels and linear.streams:
+        _single_row_nests(kernel, _in_whole_panels(kernel, linear, panels, width), m, panels)
+        rows = unless_single(kernel, rows, m)
+    if panels and rows.constant != 0:
         with (
-            kernel.parallel("m", m) as i,
+            kernel.parallel("m", rows) as i,
             kernel.parallel("n0", panels) as p,
             kernel.parallel("n1", width) as lane,
         ):
@@ -324,11 +345,33 @@ def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) 
         _output(kernel, linear, i, (j,), lambda w, k: kernel.load(w, panels, k, lane))
 
 
+def _in_whole_panels(kernel: Kernel, linear: _Linear, panels: int, width: int) -> _Linear:
+    """The first columns of a layer of one row, seen as panels."""
+
+    def seen(buffer: SSAValue | None, *leading: int) -> SSAValue | None:
+        if buffer is None:
+            return None
+        assert isinstance(buffer.type, MemRefType)
+        type_ = MemRefType(buffer.type.element_type, [*leading, panels, width])
+        return kernel.insert(ViewOp(buffer, type_))
+
+    y = seen(linear.y, 1)
+    assert y is not None
+    scales = linear.scales
+    if scales is not None:
+        of_columns = seen(scales[1])
+        assert of_columns is not None
+        scales = (scales[0], of_columns)
+    bias, residual = seen(linear.bias), seen(linear.residual, 1)
+    return replace(linear, y=y, bias=bias, residual=residual, scales=scales)
+
+
 def _output(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor) -> None:
     """One element of the result."""
     if linear.few_bits is not None:
         start = _start(kernel, linear, column)
-        value = sum_of_groups(kernel, linear.few_bits, i, start, weight)
+        few_bits = replace(linear.few_bits, nonzeros=linear.nonzeros, tables=linear.tables)
+        value = sum_of_groups(kernel, few_bits, i, start, weight)
     elif linear.scales is None:
         value = _float_sum(kernel, linear, i, column, weight)
     else:
@@ -360,7 +403,6 @@ def _float_sum(
     i: SSAValue,
     column: Columns,
     weight: Factor,
-    nonzeros: NonzeroSteps | None = None,
 ) -> SSAValue:
     """Block by block, so that rounding errors grow with the blocks and not with all of k; of each
     block the steps that are listed, if there is a list."""
@@ -379,12 +421,12 @@ def _float_sum(
         def one(k: SSAValue, acc: SSAValue) -> SSAValue:
             return step(kernel.affine(lambda f, k: f * SUM_BLOCK + k, first, k), acc)
 
-        if nonzeros is None:
+        if linear.nonzeros is None:
             return kernel.fold("k", size, start, one)
-        return nonzeros.fold(kernel, first, [start], lambda k, accs: [one(k, accs[0])])[0]
+        return linear.nonzeros.fold(kernel, first, [start], lambda k, accs: [one(k, accs[0])])[0]
 
     start = _start(kernel, linear, column)
-    if linear.k <= SUM_BLOCK and nonzeros is not None:
+    if linear.k <= SUM_BLOCK and linear.nonzeros is not None:
         return block(0, linear.k, start)
     if linear.k <= SUM_BLOCK or linear.is_tensor:
         return kernel.fold("k", linear.k, start, step)

@@ -12,7 +12,7 @@ func.func @main(%x: tensor<?x768xf32> {kaoken.shape = #kaoken.shape<[tokens, 768
   // CHECK: kaoken.linear
   // CHECK-SAME: schedule = #kaoken.schedule<panel(16), tile(m, 128), tile(m_in, 8), tile(n0, 3), order(m, n0, m_in, m_in_in, n0_in, n1), vectorize(m_in_in, n0_in, n1), prefetch(k, 16), prefetch(n0, 1), parallel(n0)>
   // V3: kaoken.linear
-  // V3-SAME: schedule = #kaoken.schedule<panel(24), tile(m, 128), tile(m_in, 4), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(k, 21), prefetch(n0, 1), unroll(k, 8), parallel(n0)>
+  // V3-SAME: schedule = #kaoken.schedule<panel(24), tile(m, 128), tile(m_in, 4), order(m, n0, m_in, m_in_in, n1), vectorize(m_in_in, n1), prefetch(n0, 1), unroll(k, 8), tile(p, 2), vectorize(p_in, n1), parallel(p), parallel(n0)>
   %y = kaoken.linear %x, %w : tensor<?x768xf32>, tensor<3072x768xf32> -> tensor<?x3072xf32>
   // CHECK: kaoken.rms_norm
   // CHECK-SAME: schedule = #kaoken.schedule<tile(h, 64), vectorize(h_in), parallel(m)>

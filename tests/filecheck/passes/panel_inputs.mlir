@@ -2,7 +2,7 @@
 // RUN: kaoken-opt %s -p 'quantize{dtype=bf16},panel-inputs,panel-inputs' | filecheck %s
 // RUN: kaoken-opt %s -p 'quantize{dtype=bf16},panel-inputs,lower-to-loops' | filecheck %s --check-prefix=LOOPS
 // RUN: kaoken-opt %s -p 'quantize{dtype=bf16},panel-inputs,tensorize' | filecheck %s --check-prefix=TILES
-// RUN: kaoken-opt %s -p 'quantize{dtype=bf16},panel-inputs,plan-memory' -t c | filecheck %s --check-prefix=C
+// RUN: kaoken-opt %s -p 'quantize{dtype=bf16},panel-inputs,plan-memory' -t 'c{target="x86-64-v4+bf16+amx"}' | filecheck %s --check-prefix=C
 
 // What the matrix unit alone reads lies in panels of 16 words; results of @main lie in rows.
 module attributes {kaoken.target = "x86-64-v4+bf16+amx"} {
