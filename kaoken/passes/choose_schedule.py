@@ -219,7 +219,8 @@ def _single_row(
     sizes = tensor_type(op.result).get_shape()[:-1]
     may_be_single = any(size < 0 for size in sizes) or math.prod(sizes) == 1
     streams = tile.rows * 2 // 3
-    if not may_be_single or not 0 < machine.vector_bytes < LINE_BYTES or streams < 2:
+    is_narrow = 0 < machine.vector_bytes < LINE_BYTES
+    if op.n % tile.width or not may_be_single or not is_narrow or streams < 2:
         return
     yield from (("tile", STREAMS, streams), ("vectorize", f"{STREAMS}_in", "n1"))
     if op.n // tile.width % streams:

@@ -29,7 +29,7 @@ from xdsl.ir import Attribute, SSAValue
 from kaoken.dialect.attributes import Activation, Shape
 from kaoken.dialect.base import tensor_type
 from kaoken.dialect.dims import Dim, product
-from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp, ViewOp
+from kaoken.dialect.kaoken_loop import ConvertOp, DotKind, DotOp
 from kaoken.dialect.nn import BYTE_BITS, UI8, LinearOp, MatmulOp
 from kaoken.dtypes import numpy_dtype
 from kaoken.errors import KaokenError
@@ -328,13 +328,9 @@ def _unpacked_nest(kernel: Kernel, linear: _Linear, m: Index, few_bits: FewBitsB
 def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) -> None:
     """All whole panels in one nest, the rest of the columns in a second one."""
     panels, rest = divmod(n, width)
-    rows, linear = Extent.of(m), linear.of_many_rows()
-    if panels and linear.streams:
-        _single_row_nests(kernel, _in_whole_panels(kernel, linear, panels, width), m, panels)
-        rows = unless_single(kernel, rows, m)
-    if panels and rows.constant != 0:
+    if panels:
         with (
-            kernel.parallel("m", rows) as i,
+            kernel.parallel("m", m) as i,
             kernel.parallel("n0", panels) as p,
             kernel.parallel("n1", width) as lane,
         ):
@@ -343,27 +339,6 @@ def _uneven_nest(kernel: Kernel, linear: _Linear, m: Index, n: int, width: int) 
     with kernel.parallel("m", m) as i, kernel.parallel("n1", rest) as lane:
         j = kernel.affine(lambda lane: lane + panels * width, lane)
         _output(kernel, linear, i, (j,), lambda w, k: kernel.load(w, panels, k, lane))
-
-
-def _in_whole_panels(kernel: Kernel, linear: _Linear, panels: int, width: int) -> _Linear:
-    """The first columns of a layer of one row, seen as panels."""
-
-    def seen(buffer: SSAValue | None, *leading: int) -> SSAValue | None:
-        if buffer is None:
-            return None
-        assert isinstance(buffer.type, MemRefType)
-        type_ = MemRefType(buffer.type.element_type, [*leading, panels, width])
-        return kernel.insert(ViewOp(buffer, type_))
-
-    y = seen(linear.y, 1)
-    assert y is not None
-    scales = linear.scales
-    if scales is not None:
-        of_columns = seen(scales[1])
-        assert of_columns is not None
-        scales = (scales[0], of_columns)
-    bias, residual = seen(linear.bias), seen(linear.residual, 1)
-    return replace(linear, y=y, bias=bias, residual=residual, scales=scales)
 
 
 def _output(kernel: Kernel, linear: _Linear, i: SSAValue, column: Columns, weight: Factor) -> None:
